@@ -1,0 +1,147 @@
+#include "cli/data_setup.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iostream>
+
+#include "engine/core/error.h"
+#include "engine/ops/rearrange.h"
+#include "zoo/registry.h"
+
+namespace qtrain::cli {
+namespace {
+
+constexpr std::int64_t demo_image_size = 64;
+constexpr std::int64_t cifar_image_size = 32;
+
+enum class Kind { demo, folder, cifar, tensors };
+
+Kind kind_of(const std::string& spec) {
+  if (spec == "demo") return Kind::demo;
+  if (spec.starts_with("cifar10:") || spec.starts_with("cifar100:")) return Kind::cifar;
+  return spec.starts_with("tensors:") ? Kind::tensors : Kind::folder;
+}
+
+// Says once that the demo set is being made: it takes a while.
+data::Progress announce_demo() {
+  return [announced = false](std::size_t, std::size_t total) mutable {
+    if (!announced) std::cout << fmt::format("making the demo set once: {} JPEG files", total) << std::endl;
+    announced = true;
+  };
+}
+
+std::int64_t default_image_size(Kind kind, const data::Dataset& dataset, const std::string& model) {
+  const data::Size size = dataset.image_size();
+  if (size != data::Size{}) return std::max(size.height, size.width);
+  const std::int64_t usual = zoo::find_model(model).image_size;
+  return kind == Kind::demo ? std::min(usual, demo_image_size) : usual;
+}
+
+std::string default_augment(Kind kind) {
+  switch (kind) {
+    case Kind::cifar:
+      return "cifar";
+    case Kind::tensors:
+      return "none";
+    default:
+      return "imagenet";
+  }
+}
+
+std::string default_normalization(Kind kind, std::int64_t image_size) {
+  const bool small = kind == Kind::tensors && image_size == cifar_image_size;
+  return kind == Kind::cifar || small ? "cifar" : "imagenet";
+}
+
+Normalization normalization_of(const TrainOptions& o, Kind kind, const DataSource& source) {
+  if (source.validation->has_float_images()) {
+    if (o.normalize != "auto" || !o.mean.empty())
+      throw ValueError({.where = "--normalize",
+                        .what = "float images go into the network as they are",
+                        .got = o.mean.empty() ? o.normalize : "--mean",
+                        .expected = "auto",
+                        .hint = "uint8 images can be normalized"});
+    return {.name = "float", .mean = {}, .deviation = {}};
+  }
+  if (!o.mean.empty())
+    return {.name = "own", .mean = {o.mean.begin(), o.mean.end()}, .deviation = {o.std.begin(), o.std.end()}};
+  const std::string name =
+      o.normalize == "auto" ? default_normalization(kind, source.image_size) : o.normalize;
+  if (name == "raw") return {.name = name, .mean = {}, .deviation = {}};
+  if (name == "unit") return {.name = name, .mean = {0, 0, 0}, .deviation = {1, 1, 1}};
+  // Means and standard deviations over the training sets, as everybody uses them.
+  if (name == "cifar")
+    return {.name = name, .mean = {0.4914F, 0.4822F, 0.4465F}, .deviation = {0.2023F, 0.1994F, 0.2010F}};
+  return {.name = name, .mean = {0.485F, 0.456F, 0.406F}, .deviation = {0.229F, 0.224F, 0.225F}};
+}
+
+data::LoaderOptions loader_options(const TrainOptions& o, const DataSource& source) {
+  data::LoaderOptions loader;
+  loader.batch_size = static_cast<std::size_t>(o.batch_size);
+  loader.seed = static_cast<std::uint64_t>(o.seed);
+  loader.workers = static_cast<int>(o.workers);
+  loader.prefetch = std::max<std::size_t>(4, 2 * static_cast<std::size_t>(o.workers));
+  loader.bad_images = o.bad_images == "skip" ? data::BadImages::skip : data::BadImages::fail;
+  loader.pipeline.image_size = static_cast<int>(source.image_size);
+  loader.pipeline.augment = data::parse_augment(source.augment);
+  loader.pipeline.scale_low = o.rrc_scale[0];
+  loader.pipeline.scale_high = o.rrc_scale[1];
+  loader.pipeline.flip_probability = o.flip;
+  return loader;
+}
+
+}  // namespace
+
+DataSource open_data(const TrainOptions& options, Parts parts) {
+  DataSource source;
+  source.spec = options.data.empty() ? "demo" : options.data;
+  const Kind kind = kind_of(source.spec);
+  if (parts == Parts::both)
+    source.train = data::open_dataset(source.spec, data::Split::train, announce_demo());
+  source.validation = data::open_dataset(source.spec, data::Split::val, announce_demo());
+  source.image_size =
+      options.image_size.value_or(default_image_size(kind, *source.validation, options.model));
+  source.augment = options.augment == "auto" ? default_augment(kind) : options.augment;
+  source.normalization = normalization_of(options, kind, source);
+  return source;
+}
+
+data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source) {
+  data::LoaderOptions loader = loader_options(options, source);
+  loader.shuffle = options.shuffle;
+  loader.drop_last = options.drop_last;
+  return loader;
+}
+
+data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source) {
+  data::LoaderOptions loader = loader_options(options, source);
+  loader.shuffle = false;
+  loader.pipeline.train = false;
+  return loader;
+}
+
+DeviceBatch to_device(const data::Batch& batch, const Normalization& normalization, Device device) {
+  const Shape shape{batch.count, data::Batch::channels, batch.height, batch.width};
+  DeviceBatch result;
+  result.count = batch.count;
+  // Both the loader and 4-D tensors keep N, H, W, C order.
+  if (!batch.floats.empty()) {
+    const Tensor values = Tensor::empty(shape);
+    std::memcpy(values.raw(), batch.floats.data(), values.bytes());
+    result.images = values.to(device);
+  } else {
+    const Tensor pixels = Tensor::empty(shape, DType::u8);
+    std::memcpy(pixels.raw(), batch.bytes.data(), pixels.bytes());
+    const Tensor there = pixels.to(device);
+    result.images = normalization.mean.empty()
+                        ? images_to_float(there)
+                        : normalize_images(there, normalization.mean, normalization.deviation);
+  }
+  result.labels = Tensor::from_values<std::int64_t>(
+      Shape{batch.count}, std::span<const std::int64_t>(batch.labels), device);
+  return result;
+}
+
+}  // namespace qtrain::cli

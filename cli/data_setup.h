@@ -1,0 +1,51 @@
+// The data of a run: which images, of which size, augmented and normalized how; and the way of a batch from
+// the loader to the device.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/train_options.h"
+#include "data/loader.h"
+#include "engine/core/tensor.h"
+
+namespace qtrain::cli {
+
+// What happens to pixels on their way into the network.
+struct Normalization {
+  std::string name;  // imagenet, cifar, raw, unit; own: --mean and --std; float: float images, taken as they are
+  std::vector<float> mean;
+  std::vector<float> deviation;
+};
+
+// A data set with everything that `auto` left open decided.
+struct DataSource {
+  std::string spec;  // what open_dataset takes
+  std::shared_ptr<const data::Dataset> train;
+  std::shared_ptr<const data::Dataset> validation;
+  std::int64_t image_size = 0;
+  std::string augment;
+  Normalization normalization;
+};
+
+// Which parts of a data set to open: an evaluation needs no training images.
+enum class Parts { both, validation };
+
+// Opens the data of --data; the demo set is made if it isn't there yet, with a line on standard output.
+// Errors of open_dataset, and ValueError for settings that don't suit the data.
+DataSource open_data(const TrainOptions& options, Parts parts = Parts::both);
+
+data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source);
+// In order, whole, resized and cropped as for evaluation.
+data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source);
+
+struct DeviceBatch {
+  Tensor images;  // f32 [N, 3, H, W], normalized
+  Tensor labels;  // i64 [N]
+  std::int64_t count = 0;
+};
+
+DeviceBatch to_device(const data::Batch& batch, const Normalization& normalization, Device device);
+
+}  // namespace qtrain::cli

@@ -1,0 +1,203 @@
+#include "cli/golden_roles.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "cli/field.h"
+#include "cli/module_run.h"
+#include "engine/core/error.h"
+#include "quant/quantized_layers.h"
+#include "quant/registry.h"
+
+namespace qtrain::cli {
+namespace {
+
+using quant::LayerKind;
+using quant::Role;
+using Texts = std::map<std::string, std::string>;
+
+struct Request {
+  const std::string& quantizer;
+  const GoldenCase& golden;
+  Device device;
+};
+
+int bits_of(const GoldenCase& golden) {
+  if (!golden.bits) throw ValueError({golden.name, "the case has no bit-width", "", "", ""});
+  return *golden.bits;
+}
+
+// The case's option as a whole number, or `otherwise` where it isn't given.
+std::int64_t number(const GoldenCase& golden, const std::string& name, std::int64_t otherwise) {
+  const auto found = golden.options.find(name);
+  if (found == golden.options.end()) return otherwise;
+  const auto value = to_integer(found->second);
+  if (!value) throw ValueError({golden.name, "option '" + name + "'", found->second, "a whole number", ""});
+  return *value;
+}
+
+bool flag(const GoldenCase& golden, const std::string& name) {
+  const auto found = golden.options.find(name);
+  return found != golden.options.end() && found->second == "true";
+}
+
+// Of the layer that the case names, or that its tensors look like.
+LayerKind layer_kind(const GoldenCase& golden, const std::string& tensor) {
+  const auto named = golden.options.find("layer");
+  if (named != golden.options.end())
+    return named->second == "linear" ? LayerKind::linear : LayerKind::convolution;
+  const auto found = golden.tensors.find(tensor);
+  return found != golden.tensors.end() && found->second.rank() == 2 ? LayerKind::linear
+                                                                    : LayerKind::convolution;
+}
+
+// One quantizer; all options but `layer` are its own.
+TensorMap run_quantizer(const Request& request, Role role) {
+  Texts options = request.golden.options;
+  options.erase("layer");
+  const auto quantizer = quant::make_quantizer(request.quantizer, role, bits_of(request.golden),
+                                               layer_kind(request.golden, "x"), options);
+  return run_module(*quantizer, request.golden.tensors, request.golden.training, request.device,
+                    request.golden.name);
+}
+
+// --- whole layers
+// -----------------------------------------------------------------------------------------------
+
+// Options of a layer case that describe the layer; the others belong to its quantizers.
+const std::set<std::string> layer_options = {"layer",        "stride",   "padding",  "dilation",   "groups",
+                                             "same_padding", "bitw_min", "bita_min", "weight_only"};
+
+struct QuantizerOptions {
+  Texts weight;
+  Texts input;
+};
+
+// A quantizer's option stands under its own name, or under `weight_` or `act_` and its name for one role
+// alone.
+QuantizerOptions split_options(const Request& request) {
+  const quant::QuantizerInfo& info = quant::find_quantizer(request.quantizer);
+  const auto declares = [&](Role role, const std::string& name) {
+    const auto& specs = info.options(role);
+    return std::any_of(specs.begin(), specs.end(),
+                       [&](const quant::OptionSpec& spec) { return spec.name == name; });
+  };
+  QuantizerOptions split;
+  for (const auto& [name, value] : request.golden.options) {
+    if (layer_options.contains(name)) continue;
+    bool taken = false;
+    const auto offer = [&](Role role, const std::string& own_name, Texts& options) {
+      if (!declares(role, own_name)) return;
+      options[own_name] = value;
+      taken = true;
+    };
+    if (name.starts_with("weight_")) offer(Role::weight, name.substr(7), split.weight);
+    if (name.starts_with("act_")) offer(Role::activation, name.substr(4), split.input);
+    offer(Role::weight, name, split.weight);
+    offer(Role::activation, name, split.input);
+    if (!taken)
+      throw ValueError({request.quantizer, fmt::format("unknown option '{}' of a layer", name), "", "", ""});
+  }
+  return split;
+}
+
+quant::LayerQuantizers make_quantizers(const Request& request, LayerKind kind) {
+  const GoldenCase& golden = request.golden;
+  const QuantizerOptions options = split_options(request);
+  const auto at_least = [&](const char* name) {
+    return static_cast<int>(std::max<std::int64_t>(bits_of(golden), number(golden, name, 0)));
+  };
+  const int input_bits = flag(golden, "weight_only") ? quant::float_bits : at_least("bita_min");
+  return {
+      .weight =
+          quant::make_quantizer(request.quantizer, Role::weight, at_least("bitw_min"), kind, options.weight),
+      .input = quant::make_quantizer(request.quantizer, Role::activation, input_bits, kind, options.input)};
+}
+
+std::shared_ptr<Module> make_layer(const Request& request) {
+  const GoldenCase& golden = request.golden;
+  const LayerKind kind = layer_kind(golden, "param.weight");
+  const auto weight = golden.tensors.find("param.weight");
+  if (weight == golden.tensors.end())
+    throw FormatError({golden.name, "no tensor 'param.weight'", "", "", ""});
+  const auto bias = golden.tensors.find("param.bias");
+  const auto parameter = [](const Tensor& values) {
+    Tensor own = values.clone();
+    own.set_requires_grad(true);
+    return own;
+  };
+  const Tensor w = parameter(weight->second);
+  const Tensor b = bias == golden.tensors.end() ? Tensor() : parameter(bias->second);
+  const quant::LayerQuantizers quantizers = make_quantizers(request, kind);
+  if (kind == LayerKind::linear) return std::make_shared<quant::QuantizedLinear>(Linear(w, b), quantizers);
+  const auto both = [&](const char* name, std::int64_t otherwise) {
+    return square(number(golden, name, otherwise));
+  };
+  const ConvolutionGeometry geometry{.stride = both("stride", 1),
+                                     .pad_begin = both("padding", 0),
+                                     .pad_end = both("padding", 0),
+                                     .dilation = both("dilation", 1),
+                                     .groups = number(golden, "groups", 1)};
+  return std::make_shared<quant::QuantizedConv2d>(Conv2d(w, b, geometry), quantizers,
+                                                  flag(golden, "same_padding"));
+}
+
+// `alpha` of a case is the layer's `input_quantizer.alpha`; a prefix tells whose it is where both have one.
+std::string module_name(const std::string& golden_name) {
+  if (golden_name == "weight" || golden_name == "bias") return golden_name;
+  if (golden_name.starts_with("weight_")) return "weight_quantizer." + golden_name.substr(7);
+  if (golden_name.starts_with("activation_")) return "input_quantizer." + golden_name.substr(11);
+  return "input_quantizer." + golden_name;
+}
+
+// `renamed` with the last part of a tensor's name changed: param.alpha to param.input_quantizer.alpha.
+std::string full_name(const std::string& tensor) {
+  const std::size_t dot = tensor.find('.');
+  return dot == std::string::npos ? tensor : tensor.substr(0, dot + 1) + module_name(tensor.substr(dot + 1));
+}
+
+TensorMap run_layer(const Request& request) {
+  TensorMap given;
+  for (const auto& [name, tensor] : request.golden.tensors) given.emplace(full_name(name), tensor);
+  const auto layer = make_layer(request);
+  const TensorMap computed =
+      run_module(*layer, given, request.golden.training, request.device, request.golden.name);
+  TensorMap results;
+  for (const auto& [name, tensor] : request.golden.tensors) {
+    const auto found = computed.find(full_name(name));
+    if (found != computed.end()) results.emplace(name, found->second);
+  }
+  return results;
+}
+
+// --- the table
+// --------------------------------------------------------------------------------------------------
+
+struct Runner {
+  std::string role;
+  TensorMap (*run)(const Request&);
+};
+
+const std::vector<Runner>& runners() {
+  static const std::vector<Runner> table = {
+      {"weight", [](const Request& request) { return run_quantizer(request, Role::weight); }},
+      {"activation", [](const Request& request) { return run_quantizer(request, Role::activation); }},
+      {"layer", run_layer},
+  };
+  return table;
+}
+
+}  // namespace
+
+TensorMap run_golden_case(const GoldenFamily& family, const GoldenCase& golden, Device device) {
+  for (const Runner& runner : runners())
+    if (runner.role == golden.role) return runner.run({family.quantizer, golden, device});
+  std::vector<std::string> known;
+  for (const Runner& runner : runners()) known.push_back(runner.role);
+  throw ValueError({"role", fmt::format("unknown role '{}'", golden.role), "",
+                    fmt::format("one of {}", fmt::join(known, ", ")), suggest(golden.role, known)});
+}
+
+}  // namespace qtrain::cli

@@ -1,0 +1,26 @@
+// One forward and one backward of a module on tensors with the names of golden cases:
+//   in   x, param.P and state.S (values for the module's parameters and buffers), grad_y
+//   out  y, state_after.S; where grad_y was given, grad_x and grad.P (zero where the parameter was not used)
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/io/tensor_file.h"
+#include "layers/module.h"
+
+namespace qtrain::cli {
+
+// The device of --device: auto is the first GPU, or the CPU where there is none. DeviceError if it is not
+// there.
+Device parse_device(const std::string& name);
+
+// Tensors of `tensors` whose names begin with `prefix`, without it.
+TensorMap with_prefix(const TensorMap& tensors, const std::string& prefix);
+
+// Moves the module to the device and runs it. `where` is named in messages. FormatError for a missing x or a
+// param.P or state.S that the module doesn't have; ShapeError for a grad_y unlike y.
+TensorMap run_module(Module& module, const TensorMap& tensors, bool training, Device device,
+                     const std::string& where);
+
+}  // namespace qtrain::cli

@@ -1,0 +1,72 @@
+// One recorded operation of the tape: what it saved, and its backward.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/core/tensor.h"
+
+namespace qtrain {
+
+// A tensor kept for backward, under a name. If the tensor's producer can recompute it cheaply (a fake-quantizer
+// can: one pass over its input), only the producer is kept, and the elements are made again when asked for.
+class SavedTensor {
+ public:
+  explicit SavedTensor(std::string_view name) : name_(name) {}
+
+  void save(const Tensor& tensor);
+  Tensor get() const;  // throws AutogradError when it was released or overwritten in place
+  bool defined() const { return tensor_.defined() || recipe_ != nullptr; }
+  void release();
+
+  std::string_view name() const { return name_; }
+  std::size_t bytes() const;  // held alive for backward; 0 where it is recomputed
+  bool recomputed() const { return recipe_ != nullptr; }
+
+ private:
+  std::string_view name_;
+  Tensor tensor_;
+  std::shared_ptr<Node> recipe_;
+  std::size_t recipe_output_ = 0;
+  std::uint64_t version_ = 0;
+  bool released_ = false;
+};
+
+class Node {
+ public:
+  Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  virtual ~Node() = default;
+
+  virtual std::string_view name() const = 0;
+  virtual std::vector<SavedTensor*> saved() = 0;  // all of them, for release and inspection
+
+  // Gradients with respect to each input, given those with respect to each output (undefined where the output
+  // was not used). An input for which needs_grad() is false may get an undefined tensor.
+  virtual std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) = 0;
+
+  // For nodes whose outputs are cheap to make again from what they saved.
+  virtual bool can_recompute() const { return false; }
+  virtual Tensor recompute(std::size_t output);
+
+  bool needs_grad(std::size_t input) const { return inputs_[input].needs_grad; }
+
+ private:
+  friend class Tape;
+  struct Edge {
+    std::shared_ptr<Node> producer;  // of the input; nullptr for leaves
+    std::size_t producer_output = 0;
+    Tensor leaf;  // the input itself where it is a leaf that collects gradients
+    bool needs_grad = false;
+  };
+  std::vector<Edge> inputs_;
+  std::size_t output_count_ = 1;
+  std::uint64_t order_ = 0;  // position on the tape
+};
+
+}  // namespace qtrain

@@ -1,0 +1,219 @@
+#include "engine/autograd/tape.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <queue>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "engine/core/error.h"
+#include "engine/ops/arithmetic.h"
+
+namespace qtrain {
+namespace {
+
+thread_local bool is_recording = true;
+thread_local bool is_checking_finite = false;
+thread_local std::string scope_name;
+std::atomic<std::uint64_t> next_order{0};
+
+[[noreturn]] void throw_non_finite(std::string_view op, std::string_view what, float value) {
+  throw NumericError({.where = std::string(op),
+                      .what = fmt::format("first non-finite value appears in {}", what),
+                      .got = fmt::format("{}", value),
+                      .expected = "",
+                      .hint = scope_name.empty() ? "" : "in " + scope_name});
+}
+
+void require_finite(std::string_view op, std::string_view what, const Tensor& t) {
+  if (!t.defined() || t.dtype() != DType::f32) return;
+  for (const float v : t.values())
+    if (!std::isfinite(v)) throw_non_finite(op, what, v);
+}
+
+// into += gradient, without touching elements that somebody else may see.
+void accumulate(Tensor& into, Tensor gradient) {
+  if (!into.defined()) {
+    into = std::move(gradient);
+  } else if (into.is_sole_owner()) {
+    add_in_place(into, gradient);
+  } else if (gradient.is_sole_owner()) {
+    add_in_place(gradient, into);
+    into = std::move(gradient);
+  } else {
+    Tensor sum = into.clone();
+    add_in_place(sum, gradient);
+    into = std::move(sum);
+  }
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------- SavedTensor
+
+void SavedTensor::save(const Tensor& tensor) {
+  if (!tensor.defined()) return;
+  released_ = false;
+  if (tensor.producer() != nullptr && tensor.producer()->can_recompute()) {
+    recipe_ = tensor.producer();
+    recipe_output_ = tensor.producer_output();
+    return;
+  }
+  tensor_ = tensor.detach();  // off the tape: a node that saves its own output must not own itself
+  version_ = tensor_.storage_version();
+}
+
+Tensor SavedTensor::get() const {
+  if (released_)
+    throw AutogradError({.where = "backward",
+                         .what = fmt::format("saved tensor '{}' is gone: this part of the tape was used already", name_),
+                         .got = "",
+                         .expected = "one backward() per forward",
+                         .hint = ""});
+  if (recipe_ != nullptr) return recipe_->recompute(recipe_output_);
+  if (tensor_.defined() && tensor_.storage_version() != version_)
+    throw AutogradError({.where = "backward",
+                         .what = fmt::format("saved tensor '{}' was changed in place after the forward", name_),
+                         .got = "",
+                         .expected = "",
+                         .hint = "update parameters after backward()"});
+  return tensor_;
+}
+
+void SavedTensor::release() {
+  released_ = defined();
+  tensor_ = {};
+  recipe_.reset();
+}
+
+std::size_t SavedTensor::bytes() const { return tensor_.defined() ? tensor_.bytes() : 0; }
+
+Tensor Node::recompute(std::size_t /*output*/) {
+  throw AutogradError(
+      {.where = std::string(name()), .what = "cannot recompute its output", .got = "", .expected = "", .hint = ""});
+}
+
+// ----------------------------------------------------------------------------------------------------------- Tape
+
+bool Tape::recording() { return is_recording; }
+
+bool Tape::needs_recording(std::span<const Tensor> inputs) {
+  return is_recording &&
+         std::ranges::any_of(inputs, [](const Tensor& t) { return t.defined() && t.requires_grad(); });
+}
+
+void Tape::check_finite(std::string_view op, const Tensor& output) {
+  if (is_checking_finite) require_finite(op, "its output", output);
+}
+
+void Tape::record(std::shared_ptr<Node> node, std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
+  for (const Tensor& output : outputs) check_finite(node->name(), output);
+  if (needs_recording(inputs)) connect(node, inputs, outputs);
+}
+
+void Tape::connect(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs,
+                   std::span<const Tensor> outputs) {
+  for (const Tensor& input : inputs) {
+    Node::Edge edge;
+    if (input.defined() && input.requires_grad()) {
+      edge.needs_grad = true;
+      edge.producer = input.producer();
+      edge.producer_output = input.producer_output();
+      if (edge.producer == nullptr) edge.leaf = input;
+    }
+    node->inputs_.push_back(std::move(edge));
+  }
+  node->output_count_ = outputs.size();
+  node->order_ = next_order++;
+  for (std::size_t i = 0; i < outputs.size(); ++i) attach(outputs[i], node, i);
+}
+
+void Tape::backward(const Tensor& loss, const Tensor& gradient) {
+  if (loss.producer() == nullptr)
+    throw AutogradError({.where = "backward",
+                         .what = "the tensor was not computed from anything that needs gradients",
+                         .got = loss.str(),
+                         .expected = "",
+                         .hint = "set_requires_grad(true) on the parameters first"});
+  if (!gradient.defined() && loss.numel() != 1)
+    throw AutogradError({.where = "backward",
+                         .what = "only a single value has an implied gradient",
+                         .got = loss.str(),
+                         .expected = "one element, or a gradient of the same shape",
+                         .hint = ""});
+  const NoGradGuard no_grad;
+
+  // Newest first: a node runs after everything that used its outputs.
+  struct Older {
+    bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const {
+      return a->order_ < b->order_;
+    }
+  };
+  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Older> ready;
+  std::unordered_map<Node*, std::vector<Tensor>> pending;  // gradients of outputs, so far
+
+  const auto deliver = [&](const std::shared_ptr<Node>& node, std::size_t output, Tensor grad) {
+    const auto [place, is_new] = pending.try_emplace(node.get(), node->output_count_);
+    if (is_new) ready.push(node);
+    accumulate(place->second[output], std::move(grad));
+  };
+
+  deliver(loss.producer(), loss.producer_output(),
+          gradient.defined() ? gradient : Tensor::full(loss.shape(), 1.0F, loss.device()));
+  while (!ready.empty()) {
+    const std::shared_ptr<Node> node = ready.top();
+    ready.pop();
+    auto waiting = pending.extract(node.get());
+    std::vector<Tensor> grads = node->backward(waiting.mapped());
+    waiting.mapped().clear();
+    for (SavedTensor* saved : node->saved()) saved->release();
+    for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
+      Node::Edge& edge = node->inputs_[i];
+      if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
+      if (is_checking_finite) require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
+      Tensor grad = std::move(grads[i]);
+      if (edge.producer != nullptr) {
+        deliver(edge.producer, edge.producer_output, std::move(grad));
+      } else {
+        Tensor total = edge.leaf.grad();
+        edge.leaf.set_grad({});
+        accumulate(total, std::move(grad));
+        edge.leaf.set_grad(total.is_sole_owner() ? std::move(total) : total.clone());
+      }
+    }
+    node->inputs_.clear();  // the chain of producers is freed while it is walked
+  }
+}
+
+std::vector<std::shared_ptr<Node>> Tape::nodes(const Tensor& output) {
+  std::vector<std::shared_ptr<Node>> found;
+  std::unordered_set<Node*> seen;
+  const auto visit = [&](const std::shared_ptr<Node>& node) {
+    if (node != nullptr && seen.insert(node.get()).second) found.push_back(node);
+  };
+  visit(output.producer());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const std::shared_ptr<Node> node = found[i];
+    for (const Node::Edge& edge : node->inputs_) visit(edge.producer);
+  }
+  std::ranges::sort(found, [](const auto& a, const auto& b) { return a->order_ > b->order_; });
+  return found;
+}
+
+NoGradGuard::NoGradGuard() : before_(is_recording) { is_recording = false; }
+NoGradGuard::~NoGradGuard() { is_recording = before_; }
+
+FiniteCheckGuard::FiniteCheckGuard() : before_(is_checking_finite) { is_checking_finite = true; }
+FiniteCheckGuard::~FiniteCheckGuard() { is_checking_finite = before_; }
+
+ScopeName::ScopeName(std::string_view name) : length_before_(scope_name.size()) {
+  if (!scope_name.empty()) scope_name += '.';
+  scope_name += name;
+}
+ScopeName::~ScopeName() { scope_name.resize(length_before_); }
+std::string ScopeName::current() { return scope_name; }
+
+}  // namespace qtrain

@@ -1,0 +1,20 @@
+// Sixteen float32 lanes as one value; the compiler maps them to whatever vector registers the target has.
+#pragma once
+
+#include <cstring>
+
+namespace qtrain::simd {
+
+inline constexpr std::int64_t width = 16;
+using Vec = float __attribute__((vector_size(64)));
+using Mask = int __attribute__((vector_size(64)));
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline Vec fill(float x) { return Vec{} + x; }
+
+}  // namespace qtrain::simd

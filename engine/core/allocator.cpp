@@ -1,0 +1,134 @@
+#include "engine/core/allocator.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "engine/core/error.h"
+
+namespace qtrain {
+namespace {
+
+constexpr std::size_t smallest_segment = std::size_t{16} << 20;
+constexpr std::size_t smallest_rest = 1024;  // a split that would leave less isn't worth a block
+
+std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+[[noreturn]] void throw_exhausted(std::size_t bytes) {
+  throw IoError({.where = "memory",
+                 .what = "out of memory",
+                 .got = "a request for " + std::to_string(bytes) + " bytes",
+                 .expected = "",
+                 .hint = "use a smaller --batch-size or image size"});
+}
+
+}  // namespace
+
+CachingAllocator::~CachingAllocator() {
+  for (const auto& [segment, bytes] : segments_) source_.free(segment, bytes);
+}
+
+CachingAllocator::Blocks::iterator CachingAllocator::grow(std::size_t bytes) {
+  // Segments grow with what is already held, so that their number stays logarithmic.
+  const std::size_t wanted =
+      std::max({smallest_segment, round_up(bytes, smallest_segment / 8), round_up(statistics_.reserved / 8, smallest_segment)});
+  std::size_t size = wanted;
+  void* segment = source_.acquire(size);
+  if (segment == nullptr) {
+    size = round_up(bytes, alignment);
+    segment = source_.acquire(size);
+  }
+  if (segment == nullptr) throw_exhausted(bytes);
+  auto* start = static_cast<std::byte*>(segment);
+  segments_.emplace(start, size);
+  statistics_.reserved += size;
+  ++statistics_.system_allocations;
+  free_set_.emplace(size, start);
+  return blocks_.emplace(start, Block{size, true, true}).first;
+}
+
+void* CachingAllocator::allocate(std::size_t bytes) {
+  const std::size_t size = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  const std::scoped_lock lock(mutex_);
+  const auto fit = free_set_.lower_bound({size, nullptr});
+  const auto block = fit == free_set_.end() ? grow(size) : blocks_.find(fit->second);
+  free_set_.erase({block->second.bytes, block->first});
+  const std::size_t rest = block->second.bytes - size;
+  if (rest >= smallest_rest) {
+    block->second.bytes = size;
+    std::byte* const rest_start = block->first + size;
+    blocks_.emplace_hint(std::next(block), rest_start, Block{rest, true, false});
+    free_set_.emplace(rest, rest_start);
+  }
+  block->second.free = false;
+  statistics_.in_use += block->second.bytes;
+  statistics_.peak_in_use = std::max(statistics_.peak_in_use, statistics_.in_use);
+  return block->first;
+}
+
+void CachingAllocator::merge_right(Blocks::iterator left) {
+  const auto right = std::next(left);
+  if (right == blocks_.end() || !right->second.free || right->second.first_of_segment) return;
+  free_set_.erase({right->second.bytes, right->first});
+  left->second.bytes += right->second.bytes;
+  blocks_.erase(right);
+}
+
+void CachingAllocator::release(void* address, std::size_t /*bytes*/) noexcept {
+  const std::scoped_lock lock(mutex_);
+  auto block = blocks_.find(static_cast<std::byte*>(address));
+  statistics_.in_use -= block->second.bytes;
+  block->second.free = true;
+  merge_right(block);
+  if (!block->second.first_of_segment) {
+    const auto left = std::prev(block);
+    if (left->second.free) {
+      free_set_.erase({left->second.bytes, left->first});
+      left->second.bytes += block->second.bytes;
+      blocks_.erase(block);
+      block = left;
+    }
+  }
+  free_set_.emplace(block->second.bytes, block->first);
+}
+
+MemoryStatistics CachingAllocator::statistics() const {
+  const std::scoped_lock lock(mutex_);
+  return statistics_;
+}
+
+void CachingAllocator::reset_peak() {
+  const std::scoped_lock lock(mutex_);
+  statistics_.peak_in_use = statistics_.in_use;
+}
+
+void* SystemAllocator::allocate(std::size_t bytes) {
+  const std::size_t size = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  void* block = std::aligned_alloc(alignment, size);
+  if (block == nullptr) throw_exhausted(bytes);
+  const std::scoped_lock lock(mutex_);
+  statistics_.in_use += size;
+  statistics_.reserved += size;
+  ++statistics_.system_allocations;
+  statistics_.peak_in_use = std::max(statistics_.peak_in_use, statistics_.in_use);
+  return block;
+}
+
+void SystemAllocator::release(void* block, std::size_t bytes) noexcept {
+  std::free(block);  // NOLINT(cppcoreguidelines-no-malloc): the counterpart of aligned_alloc
+  const std::size_t size = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  const std::scoped_lock lock(mutex_);
+  statistics_.in_use -= size;
+  statistics_.reserved -= size;
+}
+
+MemoryStatistics SystemAllocator::statistics() const {
+  const std::scoped_lock lock(mutex_);
+  return statistics_;
+}
+
+void SystemAllocator::reset_peak() {
+  const std::scoped_lock lock(mutex_);
+  statistics_.peak_in_use = statistics_.in_use;
+}
+
+}  // namespace qtrain

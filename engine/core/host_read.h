@@ -1,0 +1,17 @@
+// The only door through which the host reads a device value. It waits for the device, so the training path must
+// not use it; the counter lets tests prove that.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/core/tensor.h"
+
+namespace qtrain {
+
+// Copies a tensor's bytes to host memory, in storage order.
+void host_read(const Tensor& tensor, void* destination);
+
+// How many host reads this process has made.
+std::uint64_t host_read_count();
+
+}  // namespace qtrain

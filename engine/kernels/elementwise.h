@@ -1,0 +1,154 @@
+// The elementwise machinery: scalar functors run over arrays, on every device from the same source.
+//
+//   map(stream, n, f, out, in...)           out[i] = f(in[i]...)
+//   map_reduce<K>(stream, n, f, sums, out, in...)
+//                                           {out[i], terms} = f(in[i]...); sums[k] = sum over i of terms[k]
+//   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum or Maximum
+//   for_each(stream, n, f)                  f(i): for indexing of any other kind
+//
+// A functor is copied to where it runs. If it has a member `void prepare()`, that is called there once before the
+// loop: there it reads device scalars (a clipping level, a scale) through pointers, so no value ever visits the host.
+//
+// Order of summation is fixed: blocks of `reduction_block` elements, `lanes` interleaved float32 sums a block, the
+// lanes and then the blocks added up in double in their order. Results are the same for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+
+#include "engine/core/device.h"
+#include "engine/core/host_device.h"
+#include "engine/kernels/parallel.h"
+
+namespace qtrain {
+
+inline constexpr std::int64_t reduction_block = 8192;
+inline constexpr int lanes = 64;
+
+// What a functor of map_reduce returns.
+template <int K>
+struct Mapped {
+  float value;
+  std::array<float, K> terms;
+};
+
+struct Sum {
+  static constexpr float identity = 0;
+  QTRAIN_HOST_DEVICE static float combine(float a, float b) { return a + b; }
+  static double combine_blocks(double a, double b) { return a + b; }
+};
+
+// NaN passes: the maximum of anything with a NaN is NaN.
+struct Maximum {
+  static constexpr float identity = -std::numeric_limits<float>::infinity();
+  QTRAIN_HOST_DEVICE static float combine(float a, float b) { return (a >= b || a != a) ? a : b; }
+  static double combine_blocks(double a, double b) { return (a >= b || a != a) ? a : b; }
+};
+
+namespace detail {
+
+template <class F>
+void prepare(F& f) {
+  if constexpr (requires { f.prepare(); }) f.prepare();
+}
+
+// Functors are taken by value: a copy whose address nobody has stays in registers while `out` is written.
+template <class Out, class F, class... In>
+void map_block(F f, std::int64_t begin, std::int64_t end, Out* out, const In*... in) {
+#pragma omp simd
+  for (std::int64_t i = begin; i < end; ++i) out[i] = f(in[i]...);
+}
+
+// One block of a reduction: lane l sums the elements begin + l, begin + l + lanes, ...
+// step(i) returns the K terms of element i. Terms of a row of lanes are computed first and added afterwards: two
+// plain loops, which vectorize.
+template <int K, class Combine, class Step>
+void reduce_block(std::int64_t begin, std::int64_t end, Step step, double* result) {
+  float sums[K][lanes];
+  for (int k = 0; k < K; ++k)
+    for (int l = 0; l < lanes; ++l) sums[k][l] = Combine::identity;
+  const auto add_row = [&](std::int64_t row, int count) {
+    float terms[K][lanes];
+#pragma omp simd
+    for (int l = 0; l < count; ++l) {
+      const std::array<float, K> t = step(row + l);
+      for (int k = 0; k < K; ++k) terms[k][l] = t[static_cast<std::size_t>(k)];
+    }
+    for (int k = 0; k < K; ++k) {
+#pragma omp simd
+      for (int l = 0; l < count; ++l) sums[k][l] = Combine::combine(sums[k][l], terms[k][l]);
+    }
+  };
+  std::int64_t i = begin;
+  for (; i + lanes <= end; i += lanes) add_row(i, lanes);
+  if (i < end) add_row(i, static_cast<int>(end - i));
+  for (int k = 0; k < K; ++k) {
+    result[k] = static_cast<double>(Combine::identity);
+    for (int l = 0; l < lanes; ++l) result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k][l]));
+  }
+}
+
+template <int K, class Combine, class F, class MakeStep>
+void reduce_blocks(const Stream& stream, std::int64_t n, F f, float* results, MakeStep&& make_step) {
+  const std::int64_t blocks = (n + reduction_block - 1) / reduction_block;
+  const Scratch<double> partial(stream, blocks * K);
+  parallel_for(blocks, 1, [&](std::int64_t first, std::int64_t last) {
+    F local = f;
+    prepare(local);
+    const auto step = make_step(local);
+    for (std::int64_t b = first; b < last; ++b)
+      reduce_block<K, Combine>(b * reduction_block, std::min(n, (b + 1) * reduction_block), step,
+                               partial.data() + b * K);
+  });
+  for (int k = 0; k < K; ++k) {
+    auto total = static_cast<double>(Combine::identity);
+    for (std::int64_t b = 0; b < blocks; ++b) total = Combine::combine_blocks(total, partial.data()[b * K + k]);
+    results[k] = static_cast<float>(total);
+  }
+}
+
+}  // namespace detail
+
+template <class F, class Out, class... In>
+void map(const Stream& stream, std::int64_t n, F f, Out* out, const In*... in) {
+  require_host(stream);
+  parallel_for(n, map_grain, [&](std::int64_t begin, std::int64_t end) {
+    F local = f;
+    detail::prepare(local);
+    detail::map_block(local, begin, end, out, in...);
+  });
+}
+
+template <int K, class F, class Out, class... In>
+void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out, const In*... in) {
+  require_host(stream);
+  detail::reduce_blocks<K, Sum>(stream, n, f, sums, [&](const F& local) {
+    return [local, out, in...](std::int64_t i) {
+      const Mapped<K> mapped = local(in[i]...);
+      out[i] = mapped.value;
+      return mapped.terms;
+    };
+  });
+}
+
+// f returns std::array<float, K>.
+template <int K, class Combine, class F, class... In>
+void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
+  require_host(stream);
+  detail::reduce_blocks<K, Combine>(stream, n, f, results,
+                                    [&](const F& local) { return [local, in...](std::int64_t i) { return local(in[i]...); }; });
+}
+
+template <class F>
+void for_each(const Stream& stream, std::int64_t n, F f, std::int64_t grain = map_grain) {
+  require_host(stream);
+  parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
+    F local = f;
+    detail::prepare(local);
+    for (std::int64_t i = begin; i < end; ++i) local(i);
+  });
+}
+
+}  // namespace qtrain

@@ -1,0 +1,207 @@
+#include "engine/ops/arithmetic.h"
+
+#include <algorithm>
+#include <array>
+
+#include "engine/autograd/tape.h"
+#include "engine/backend/backend.h"
+#include "engine/kernels/elementwise.h"
+#include "engine/ops/check.h"
+#include "engine/ops/strides.h"
+
+namespace qtrain {
+namespace {
+
+Shape broadcast_shape(std::string_view op, const Tensor& a, const Tensor& b) {
+  const std::size_t rank = std::max(a.rank(), b.rank());
+  std::array<std::int64_t, Shape::max_rank> dims{};
+  for (std::size_t i = 0; i < rank; ++i) {  // from the last dimension
+    const std::int64_t da = i < a.rank() ? a.dim(a.rank() - 1 - i) : 1;
+    const std::int64_t db = i < b.rank() ? b.dim(b.rank() - 1 - i) : 1;
+    check::sizes(da == db || da == 1 || db == 1, op, "sizes don't broadcast", a.str() + " and " + b.str(), "equal sizes, or 1");
+    dims[rank - 1 - i] = da == 1 ? db : da;
+  }
+  return Shape(std::span<const std::int64_t>(dims.data(), rank));
+}
+
+// The operations, with their partial derivatives at (a, b).
+// clang-format off
+struct Add {
+  static constexpr std::string_view name = "add";
+  static constexpr bool needs_operands = false;
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return a + b; }
+  QTRAIN_HOST_DEVICE float da(float, float) const { return 1; }
+  QTRAIN_HOST_DEVICE float db(float, float) const { return 1; }
+};
+struct Subtract {
+  static constexpr std::string_view name = "subtract";
+  static constexpr bool needs_operands = false;
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return a - b; }
+  QTRAIN_HOST_DEVICE float da(float, float) const { return 1; }
+  QTRAIN_HOST_DEVICE float db(float, float) const { return -1; }
+};
+struct Multiply {
+  static constexpr std::string_view name = "multiply";
+  static constexpr bool needs_operands = true;
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return a * b; }
+  QTRAIN_HOST_DEVICE float da(float, float b) const { return b; }
+  QTRAIN_HOST_DEVICE float db(float a, float) const { return a; }
+};
+struct Divide {
+  static constexpr std::string_view name = "divide";
+  static constexpr bool needs_operands = true;
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return a / b; }
+  QTRAIN_HOST_DEVICE float da(float, float b) const { return 1 / b; }
+  QTRAIN_HOST_DEVICE float db(float a, float b) const { return -a / (b * b); }
+};
+// clang-format on
+
+// out = f(a, b) with broadcasting. Equal shapes are one straight loop; otherwise each output element finds its
+// operands through their strides, with stride 0 along repeated dimensions.
+template <class F>
+void run_broadcast(F f, const Tensor& a, const Tensor& b, const Tensor& out) {
+  const Stream stream = backend(out.device()).stream();
+  float* y = out.data<float>();
+  const float* pa = a.data<float>();
+  const float* pb = b.data<float>();
+  if (a.shape() == b.shape()) {
+    map(stream, out.numel(), f, y, pa, pb);
+    return;
+  }
+  const StoredOrder order(out.shape());
+  const auto sa = order.strides_of(a.shape());
+  const auto sb = order.strides_of(b.shape());
+  for_each(stream, out.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) { y[i] = f(pa[order.offset(i, sa)], pb[order.offset(i, sb)]); });
+}
+
+template <class F>
+struct BinaryNode final : Node {
+  SavedTensor a{"a"};
+  SavedTensor b{"b"};
+  Shape a_shape, b_shape;
+
+  std::string_view name() const override { return F::name; }
+  std::vector<SavedTensor*> saved() override { return {&a, &b}; }
+
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    const Tensor& g = grad_outputs[0];
+    std::vector<Tensor> grads(2);
+    if (needs_grad(0)) grads[0] = sum_to_shape(times_derivative(g, [](float x, float y) { return F{}.da(x, y); }, 1.0F), a_shape);
+    if (needs_grad(1)) grads[1] = sum_to_shape(times_derivative(g, [](float x, float y) { return F{}.db(x, y); }, F{}.db(0, 1)), b_shape);
+    return grads;
+  }
+
+ private:
+  template <class D>
+  Tensor times_derivative(const Tensor& g, D derivative, float constant) {
+    if constexpr (!F::needs_operands) {
+      return constant == 1.0F ? g : scale(g, constant);
+    } else {
+      Tensor d = Tensor::empty_like(g);
+      run_broadcast(derivative, a.get(), b.get(), d);
+      map(backend(g.device()).stream(), g.numel(), [] QTRAIN_LAMBDA(float x, float y) { return x * y; }, d.data<float>(), d.data<float>(), g.data<float>());
+      return d;
+    }
+  }
+};
+
+template <class F>
+Tensor binary(const Tensor& a, const Tensor& b) {
+  check::tensor(F::name, "a", a);
+  check::tensor(F::name, "b", b);
+  check::same_device(F::name, {a, b});
+  Tensor y = Tensor::empty(broadcast_shape(F::name, a, b), DType::f32, a.device());
+  run_broadcast(F{}, a, b, y);
+  return Tape::record<BinaryNode<F>>(F::name, {a, b}, y, [&](BinaryNode<F>& node) {
+    node.a_shape = a.shape();
+    node.b_shape = b.shape();
+    if constexpr (F::needs_operands) {
+      node.a.save(a);
+      node.b.save(b);
+    }
+  });
+}
+
+struct ScaleNode final : Node {
+  float factor = 1;
+  std::string_view name() const override { return "scale"; }
+  std::vector<SavedTensor*> saved() override { return {}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override { return {scale(grad_outputs[0], factor)}; }
+};
+
+struct ShiftNode final : Node {
+  std::string_view name() const override { return "shift"; }
+  std::vector<SavedTensor*> saved() override { return {}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override { return {grad_outputs[0]}; }
+};
+
+}  // namespace
+
+Tensor add(const Tensor& a, const Tensor& b) { return binary<Add>(a, b); }
+Tensor subtract(const Tensor& a, const Tensor& b) { return binary<Subtract>(a, b); }
+Tensor multiply(const Tensor& a, const Tensor& b) { return binary<Multiply>(a, b); }
+Tensor divide(const Tensor& a, const Tensor& b) { return binary<Divide>(a, b); }
+
+Tensor scale(const Tensor& x, float factor) {
+  check::tensor("scale", "x", x);
+  Tensor y = Tensor::empty_like(x);
+  map(backend(x.device()).stream(), x.numel(), [factor] QTRAIN_LAMBDA(float v) { return factor * v; }, y.data<float>(), x.data<float>());
+  return Tape::record<ScaleNode>("scale", {x}, y, [&](ScaleNode& node) { node.factor = factor; });
+}
+
+Tensor shift(const Tensor& x, float offset) {
+  check::tensor("shift", "x", x);
+  Tensor y = Tensor::empty_like(x);
+  map(backend(x.device()).stream(), x.numel(), [offset] QTRAIN_LAMBDA(float v) { return v + offset; }, y.data<float>(), x.data<float>());
+  return Tape::record<ShiftNode>("shift", {x}, y, [](ShiftNode&) {});
+}
+
+void add_in_place(const Tensor& a, const Tensor& b) {
+  check::tensor("add_in_place", "b", b);
+  check::shape("add_in_place", "b", b, a.shape());
+  check::same_device("add_in_place", {a, b});
+  map(backend(a.device()).stream(), a.numel(), Add{}, a.data<float>(), a.data<float>(), b.data<float>());
+  a.bump_version();
+}
+
+void multiply_in_place(const Tensor& a, const Tensor& factor) {
+  check::tensor("multiply_in_place", "factor", factor);
+  check::sizes(factor.numel() == 1, "multiply_in_place", "the factor is not one value", factor.str(), "one element");
+  check::same_device("multiply_in_place", {a, factor});
+  struct Times {
+    const float* source;
+    float value = 0;
+    QTRAIN_HOST_DEVICE void prepare() { value = *source; }
+    QTRAIN_HOST_DEVICE float operator()(float x) const { return x * value; }
+  };
+  map(backend(a.device()).stream(), a.numel(), Times{factor.data<float>()}, a.data<float>(), a.data<float>());
+  a.bump_version();
+}
+
+Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
+  if (t.shape() == shape) return t;
+  const NoGradGuard no_grad;
+  Tensor out = Tensor::empty(shape, DType::f32, t.device());
+  const Stream stream = backend(t.device()).stream();
+  const float* x = t.data<float>();
+  if (shape.numel() == 1) {
+    reduce<1, Sum>(stream, t.numel(), [] QTRAIN_LAMBDA(float v) { return std::array<float, 1>{v}; }, out.data<float>(), x);
+    return out;
+  }
+  // Each output element walks the repeated dimensions, which are those with stride 0.
+  const StoredOrder kept(shape, t.rank());
+  const StoredOrder repeated = kept.complement(t.shape());
+  const auto in_kept = kept.strides_of(t.shape());
+  const auto in_repeated = repeated.strides_of(t.shape());
+  float* y = out.data<float>();
+  const std::int64_t terms = repeated.numel();
+  for_each(stream, shape.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
+    const std::int64_t start = kept.offset(i, in_kept);
+    double total = 0;
+    for (std::int64_t k = 0; k < terms; ++k) total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
+    y[i] = static_cast<float>(total);
+  }, 1);
+  return out;
+}
+
+}  // namespace qtrain

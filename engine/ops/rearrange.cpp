@@ -1,0 +1,227 @@
+#include "engine/ops/rearrange.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "engine/autograd/tape.h"
+#include "engine/backend/backend.h"
+#include "engine/core/error.h"
+#include "engine/kernels/elementwise.h"
+#include "engine/ops/check.h"
+#include "engine/ops/strides.h"
+
+namespace qtrain {
+namespace {
+
+bool is_reordered(const Shape& s) { return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1; }
+
+// Where the element with row-major index i of a shape lies in storage.
+struct RowMajorIndex {
+  std::int64_t channels = 1;
+  std::int64_t pixels = 1;
+  bool reordered = false;
+  explicit RowMajorIndex(const Shape& s) : reordered(is_reordered(s)) {
+    if (!reordered) return;
+    channels = s[1];
+    pixels = s[2] * s[3];
+  }
+  QTRAIN_HOST_DEVICE std::int64_t operator()(std::int64_t i) const {
+    if (!reordered) return i;
+    const std::int64_t image = i / (channels * pixels);
+    const std::int64_t rest = i % (channels * pixels);
+    return (image * pixels + rest % pixels) * channels + rest / pixels;
+  }
+};
+
+// Copies in row-major order of both shapes.
+Tensor reordered_copy(const Tensor& x, const Shape& shape) {
+  Tensor y = Tensor::empty(shape, DType::f32, x.device());
+  const RowMajorIndex from(x.shape());
+  const RowMajorIndex to(shape);
+  const float* source = x.data<float>();
+  float* target = y.data<float>();
+  for_each(backend(x.device()).stream(), x.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) { target[to(i)] = source[from(i)]; });
+  return y;
+}
+
+Tensor reshaped(const Tensor& x, const Shape& shape) {
+  if (x.shape() == shape || (!is_reordered(x.shape()) && !is_reordered(shape))) return x.view(shape);
+  return reordered_copy(x, shape);
+}
+
+struct ReshapeNode final : Node {
+  Shape x_shape;
+  std::string_view name() const override { return "reshape"; }
+  std::vector<SavedTensor*> saved() override { return {}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override { return {reshaped(grad_outputs[0], x_shape)}; }
+};
+
+// The part of `whole` where dimension `dim` runs over start .. start + part's size, to or from `part`.
+enum class Direction { into_whole, out_of_whole };
+void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::int64_t start, Direction direction) {
+  const StoredOrder order(part.shape());
+  const auto in_part = order.strides_of(part.shape());
+  // A dimension of size 1 has stride 0 in strides_of, but the start still needs its distance.
+  StoredOrder::Strides in_whole = StoredOrder(whole.shape()).strides_of(whole.shape());
+  const std::int64_t offset = start * in_whole[dim];
+  float* w = whole.data<float>() + offset;
+  float* p = part.data<float>();
+  for_each(backend(whole.device()).stream(), part.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
+    float& in_w = w[order.offset(i, in_whole)];
+    float& in_p = p[order.offset(i, in_part)];
+    if (direction == Direction::into_whole) in_w = in_p;
+    else in_p = in_w;
+  });
+}
+
+struct ConcatNode final : Node {
+  std::vector<Shape> shapes;
+  std::size_t dim = 0;
+  std::string_view name() const override { return "concat"; }
+  std::vector<SavedTensor*> saved() override { return {}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    std::vector<Tensor> grads(shapes.size());
+    std::int64_t start = 0;
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+      if (needs_grad(i)) {
+        grads[i] = Tensor::empty(shapes[i], DType::f32, grad_outputs[0].device());
+        copy_part(grad_outputs[0], grads[i], dim, start, Direction::out_of_whole);
+      }
+      start += shapes[i][dim];
+    }
+    return grads;
+  }
+};
+
+// out[n, i, j, :] = x[n, i - top, j - left, :], or `value` outside of x. Negative begins crop: the adjoint of padding.
+Tensor shifted_window(const Tensor& x, std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width, float value) {
+  Tensor y = Tensor::empty({x.dim(0), x.dim(1), height, width}, DType::f32, x.device());
+  const std::int64_t channels = x.dim(1);
+  const std::int64_t in_height = x.dim(2);
+  const std::int64_t in_width = x.dim(3);
+  const float* in = x.data<float>();
+  float* out = y.data<float>();
+  for_each(backend(x.device()).stream(), y.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
+    const std::int64_t c = i % channels;
+    const std::int64_t column = i / channels % width - left;
+    const std::int64_t row = i / channels / width % height - top;
+    const std::int64_t n = i / channels / width / height;
+    const bool inside = row >= 0 && row < in_height && column >= 0 && column < in_width;
+    out[i] = inside ? in[((n * in_height + row) * in_width + column) * channels + c] : value;
+  });
+  return y;
+}
+
+struct PadNode final : Node {
+  Extent begin;
+  Shape x_shape;
+  std::string_view name() const override { return "pad2d"; }
+  std::vector<SavedTensor*> saved() override { return {}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    return {shifted_window(grad_outputs[0], -begin.h, -begin.w, x_shape[2], x_shape[3], 0)};
+  }
+};
+
+void check_images(std::string_view op, const Tensor& images) {
+  check::tensor(op, "images", images, DType::u8);
+  check::rank(op, "images", images, {4});
+}
+
+}  // namespace
+
+Tensor reshape(const Tensor& x, std::span<const std::int64_t> sizes) {
+  check::tensor("reshape", "x", x);
+  std::array<std::int64_t, Shape::max_rank> dims{};
+  check::sizes(sizes.size() <= dims.size(), "reshape", "too many dimensions", std::to_string(sizes.size()), "at most 6");
+  std::int64_t known = 1;
+  std::size_t open = sizes.size();
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    dims[i] = sizes[i];
+    if (sizes[i] >= 0) known *= sizes[i];
+    else if (sizes[i] == -1 && open == sizes.size()) open = i;
+    else known = 0;
+  }
+  const bool fits = known > 0 && (open < sizes.size() ? x.numel() % known == 0 : x.numel() == known);
+  check::sizes(fits, "reshape", "number of elements differs", fmt::format("{} to [{}]", x.str(), fmt::join(sizes, ", ")), fmt::format("{} elements, at most one size -1", x.numel()));
+  if (open < sizes.size()) dims[open] = x.numel() / known;
+  const Shape shape(std::span<const std::int64_t>(dims.data(), sizes.size()));
+  return Tape::record<ReshapeNode>("reshape", {x}, reshaped(x, shape), [&](ReshapeNode& node) { node.x_shape = x.shape(); });
+}
+
+Tensor flatten(const Tensor& x) {
+  check::tensor("flatten", "x", x);
+  check::sizes(x.rank() >= 2, "flatten", "nothing to flatten", x.str(), "at least 2 dimensions");
+  return reshape(x, {x.dim(0), x.numel() / std::max<std::int64_t>(1, x.dim(0))});
+}
+
+Tensor concat(std::span<const Tensor> parts, std::size_t dim) {
+  check::sizes(!parts.empty(), "concat", "no tensors", "0", "at least 1");
+  check::tensor("concat", "part 0", parts[0]);
+  check::sizes(dim < parts[0].rank(), "concat", "no such dimension", std::to_string(dim), fmt::format("below {}", parts[0].rank()));
+  Shape shape = parts[0].shape();
+  shape[dim] = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    check::tensor("concat", fmt::format("part {}", i), parts[i]);
+    check::same_device("concat", {parts[0], parts[i]});
+    Shape expected = parts[0].shape();
+    if (parts[i].rank() == expected.rank()) expected[dim] = parts[i].dim(dim);
+    check::shape("concat", fmt::format("part {}", i), parts[i], expected);
+    shape[dim] += parts[i].dim(dim);
+  }
+  Tensor y = Tensor::empty(shape, DType::f32, parts[0].device());
+  std::int64_t start = 0;
+  for (const Tensor& part : parts) {
+    copy_part(y, part, dim, start, Direction::into_whole);
+    start += part.dim(dim);
+  }
+  auto node = std::make_shared<ConcatNode>();
+  node->dim = dim;
+  for (const Tensor& part : parts) node->shapes.push_back(part.shape());
+  Tape::record(node, parts, std::span<const Tensor>(&y, 1));
+  return y;
+}
+
+Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
+  check::tensor("pad2d", "x", x);
+  check::rank("pad2d", "x", x, {4});
+  check::value(begin.h >= 0 && begin.w >= 0 && end.h >= 0 && end.w >= 0, "pad2d", "padding", fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), "at least 0");
+  Tensor y = shifted_window(x, begin.h, begin.w, x.dim(2) + begin.h + end.h, x.dim(3) + begin.w + end.w, value);
+  return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
+    node.begin = begin;
+    node.x_shape = x.shape();
+  });
+}
+
+Tensor normalize_images(const Tensor& images, const std::vector<float>& mean, const std::vector<float>& std) {
+  check_images("normalize_images", images);
+  constexpr std::size_t most = 4;
+  const auto channels = static_cast<std::size_t>(images.dim(1));
+  check::sizes(channels <= most && mean.size() == channels && std.size() == channels, "normalize_images",
+               "number of channels", fmt::format("{}, {} means and {} deviations", images.str(), mean.size(), std.size()),
+               "one mean and one deviation a channel, at most 4 channels");
+  std::array<float, most> m{};
+  std::array<float, most> s{};
+  std::ranges::copy(mean, m.begin());
+  std::ranges::copy(std, s.begin());
+  Tensor y = Tensor::empty(images.shape(), DType::f32, images.device());
+  const std::uint8_t* in = images.data<std::uint8_t>();
+  float* out = y.data<float>();
+  for_each(backend(images.device()).stream(), images.numel() / static_cast<std::int64_t>(channels), [=] QTRAIN_LAMBDA(std::int64_t pixel) {
+    for (std::size_t c = 0; c < channels; ++c) {
+      const std::int64_t i = pixel * static_cast<std::int64_t>(channels) + static_cast<std::int64_t>(c);
+      out[i] = (static_cast<float>(in[i]) / 255.0F - m[c]) / s[c];
+    }
+  });
+  return y;
+}
+
+Tensor images_to_float(const Tensor& images) {
+  check_images("images_to_float", images);
+  Tensor y = Tensor::empty(images.shape(), DType::f32, images.device());
+  map(backend(images.device()).stream(), images.numel(), [] QTRAIN_LAMBDA(std::uint8_t v) { return static_cast<float>(v); }, y.data<float>(), images.data<std::uint8_t>());
+  return y;
+}
+
+}  // namespace qtrain

@@ -1,0 +1,47 @@
+#include "layers/normalization.h"
+
+#include <fmt/format.h>
+
+#include "engine/core/error.h"
+#include "engine/ops/batch_norm.h"
+
+namespace qtrain {
+namespace {
+
+Tensor initial_gain(std::int64_t channels, float epsilon, float momentum) {
+  if (channels < 1 || !(epsilon >= 0) || !(momentum >= 0 && momentum <= 1))
+    throw ValueError({.where = "BatchNorm2d",
+                      .what = "an argument is out of range",
+                      .got = fmt::format("{} channels, epsilon {}, momentum {}", channels, epsilon, momentum),
+                      .expected = "channels >= 1, epsilon >= 0, momentum from 0 to 1",
+                      .hint = ""});
+  Tensor gain = Tensor::full({channels}, 1);
+  gain.set_requires_grad(true);
+  return gain;
+}
+
+}  // namespace
+
+BatchNorm2d::BatchNorm2d(std::int64_t channels, float epsilon, float momentum)
+    : epsilon_(epsilon),
+      momentum_(momentum),
+      weight_(add_parameter("weight", initial_gain(channels, epsilon, momentum))),
+      bias_(add_parameter("bias", make_parameter({channels}))),
+      running_mean_(add_buffer("running_mean", Tensor::zeros({channels}))),
+      running_variance_(add_buffer("running_var", Tensor::full({channels}, 1))),
+      batches_tracked_(add_counter("num_batches_tracked")) {}
+
+Tensor BatchNorm2d::forward(const Tensor& x, bool relu, const Tensor& residual) {
+  const BatchNormState state{weight_, bias_, running_mean_, running_variance_};
+  const BatchNormOptions options{.epsilon = epsilon_, .momentum = momentum_, .relu = relu};
+  if (!is_training()) return batch_norm_evaluation(x, state, options, residual);
+  Tensor y = batch_norm_training(x, state, options, residual);
+  ++*batches_tracked_.data<std::int64_t>();
+  return y;
+}
+
+std::string BatchNorm2d::describe() const {
+  return fmt::format("{}({}, epsilon {}, momentum {})", kind(), channels(), epsilon_, momentum_);
+}
+
+}  // namespace qtrain

@@ -1,0 +1,78 @@
+#include "quant/registry.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "engine/core/error.h"
+
+namespace qtrain::quant {
+namespace {
+
+// A function's static, so that registrations of any file find it made. std::map: addresses stay valid.
+std::map<std::string, QuantizerInfo, std::less<>>& table() {
+  static std::map<std::string, QuantizerInfo, std::less<>> all;
+  return all;
+}
+
+}  // namespace
+
+std::string_view name_of(Role role) { return role == Role::weight ? "weight" : "activation"; }
+
+Role parse_role(std::string_view name) {
+  for (const Role role : {Role::weight, Role::activation})
+    if (name == name_of(role)) return role;
+  throw ValueError({.where = "role", .what = "unknown role", .got = fmt::format("'{}'", name), .expected = "weight or activation", .hint = ""});
+}
+
+bool QuantizerInfo::has_role(Role role) const { return std::ranges::find(roles, role) != roles.end(); }
+
+void register_quantizer(QuantizerInfo info) {
+  const std::string name = info.name;
+  if (!table().emplace(name, std::move(info)).second)
+    throw ValueError({.where = "quantizers", .what = fmt::format("there is already a quantizer '{}'", name), .got = "", .expected = "another name", .hint = ""});
+}
+
+std::vector<const QuantizerInfo*> quantizers() {
+  std::vector<const QuantizerInfo*> all;
+  for (const auto& [name, info] : table()) all.push_back(&info);
+  return all;
+}
+
+const QuantizerInfo& find_quantizer(std::string_view name) {
+  const auto found = table().find(name);
+  if (found != table().end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [known, info] : table()) names.push_back(known);
+  throw ValueError({.where = "quantizer",
+                    .what = fmt::format("unknown quantizer '{}'", name),
+                    .got = "",
+                    .expected = fmt::format("one of {}", fmt::join(names, ", ")),
+                    .hint = suggest(name, names)});
+}
+
+std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
+                                          const std::map<std::string, std::string>& options) {
+  const QuantizerInfo& info = find_quantizer(name);
+  if (!info.has_role(role))
+    throw ValueError({.where = info.name, .what = fmt::format("doesn't quantize {}s", name_of(role)), .got = "", .expected = "", .hint = "see qtrain list quantizers"});
+  if (bits < 1 || bits > float_bits)
+    throw ValueError({.where = info.name, .what = "bit-width out of range", .got = std::to_string(bits), .expected = "1..32", .hint = "32 means not rounded"});
+  return info.make({role, bits, layer, Options(fmt::format("{} ({})", info.name, name_of(role)), info.options(role), options)});
+}
+
+void load_plugin(const std::string& path) {
+  if (!std::filesystem::exists(path))
+    throw IoError({.where = "plugin", .what = "no such file", .got = path, .expected = "a shared library", .hint = ""});
+  const std::size_t before = table().size();
+  // A path without a slash would be searched in the system's folders.
+  const std::string file = std::filesystem::absolute(path).string();
+  if (dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr)
+    throw IoError({.where = "plugin", .what = "can't be loaded", .got = dlerror(), .expected = "a shared library built for this version of qtrain", .hint = ""});
+  if (table().size() == before)
+    throw IoError({.where = "plugin", .what = "adds no quantizer", .got = path, .expected = "a static quant::Registration", .hint = "was it loaded twice?"});
+}
+
+}  // namespace qtrain::quant

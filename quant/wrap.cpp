@@ -1,0 +1,114 @@
+#include "quant/wrap.h"
+
+#include <algorithm>
+
+#include "engine/core/error.h"
+#include "quant/quantized_layers.h"
+
+namespace qtrain::quant {
+namespace {
+
+struct Found {
+  std::string path;
+  Module* layer;
+};
+
+std::vector<Found> layers_to_quantize(Module& network) {
+  std::vector<Found> found;
+  network.visit([&](const std::string& path, Module& module) {
+    const bool quantizable = dynamic_cast<Conv2d*>(&module) != nullptr || dynamic_cast<Linear*>(&module) != nullptr;
+    if (quantizable && dynamic_cast<QuantizedLayer*>(&module) == nullptr && !path.empty()) found.push_back({path, &module});
+  });
+  return found;
+}
+
+// How one layer is quantized.
+struct Plan {
+  bool leave_float = false;
+  bool quantize_input = true;
+  int weight_bits = 0;
+};
+
+Plan plan_for(const WrapOptions& options, const EdgeOptions* edge, const EdgeRule& rule) {
+  Plan plan{.leave_float = false, .quantize_input = true, .weight_bits = options.weight_bits};
+  if (edge == nullptr) return plan;
+  switch (edge->treatment) {
+    case EdgeTreatment::automatic:
+      plan.quantize_input = rule.quantize_input;
+      plan.weight_bits = std::max(plan.weight_bits, rule.least_weight_bits);
+      break;
+    case EdgeTreatment::weight_only: plan.quantize_input = false; break;
+    case EdgeTreatment::none: plan.leave_float = true; break;
+    case EdgeTreatment::full: break;
+  }
+  if (edge->weight_bits) plan.weight_bits = *edge->weight_bits;
+  return plan;
+}
+
+std::shared_ptr<Module> quantized_form(Module& layer, const WrapOptions& options, const Plan& plan) {
+  auto* const conv = dynamic_cast<Conv2d*>(&layer);
+  const LayerKind kind = conv != nullptr ? LayerKind::convolution : LayerKind::linear;
+  if (plan.weight_bits == 0) return std::make_shared<SkippedLayer>();
+  LayerQuantizers quantizers;
+  if (options.weight_quantizer != "none")
+    quantizers.weight = make_quantizer(options.weight_quantizer, Role::weight, plan.weight_bits, kind, options.weight_options);
+  if (options.activation_quantizer != "none" && plan.quantize_input)
+    quantizers.input = make_quantizer(options.activation_quantizer, Role::activation, options.activation_bits, kind, options.activation_options);
+  if (conv != nullptr) return std::make_shared<QuantizedConv2d>(*conv, quantizers);
+  return std::make_shared<QuantizedLinear>(dynamic_cast<Linear&>(layer), quantizers);
+}
+
+}  // namespace
+
+EdgeTreatment parse_edge_treatment(std::string_view name) {
+  if (name == "auto") return EdgeTreatment::automatic;
+  if (name == "full") return EdgeTreatment::full;
+  if (name == "weight-only") return EdgeTreatment::weight_only;
+  if (name == "float") return EdgeTreatment::none;
+  throw ValueError({.where = "quantize", .what = "unknown treatment of a first or last layer", .got = std::string(name), .expected = "auto, full, weight-only or float", .hint = ""});
+}
+
+std::vector<std::string> quantize_network(Module& network, const WrapOptions& options) {
+  if (options.weight_quantizer == "none" && options.activation_quantizer == "none") return {};
+  const std::vector<Found> layers = layers_to_quantize(network);
+  if (layers.empty())
+    throw ValueError({.where = "quantize", .what = "the network has no convolution or linear layer", .got = network.kind(), .expected = "", .hint = ""});
+  const QuantizerInfo& weight_info = find_quantizer(options.weight_quantizer);
+  const QuantizerInfo& input_info = find_quantizer(options.activation_quantizer);
+  const auto merged = [&](const EdgeRule& weight, const EdgeRule& input) {
+    return EdgeRule{input.quantize_input, weight.least_weight_bits};
+  };
+  const EdgeRule first_rule = merged(weight_info.first_layer, input_info.first_layer);
+  const EdgeRule last_rule = merged(weight_info.last_layer, input_info.last_layer);
+
+  std::vector<std::pair<std::string, std::shared_ptr<Module>>> replacements;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const bool first = i == 0;
+    const bool last = i + 1 == layers.size() && !first;
+    const Plan plan = plan_for(options, first ? &options.first : (last ? &options.last : nullptr), first ? first_rule : last_rule);
+    if (!plan.leave_float) replacements.emplace_back(layers[i].path, quantized_form(*layers[i].layer, options, plan));
+  }
+  std::vector<std::string> paths;
+  for (auto& [path, module] : replacements) {
+    network.replace_child(path, std::move(module));
+    paths.push_back(path);
+  }
+  return paths;
+}
+
+ModelSize model_size(Module& network) {
+  ModelSize size;
+  for (const NamedTensor& t : network.state_dict())
+    if (t.tensor.dtype() == DType::f32) size.float_bytes += t.tensor.numel() * 4;
+  size.quantized_bytes = size.float_bytes;
+  network.visit([&](const std::string&, Module& module) {
+    const auto* const layer = dynamic_cast<QuantizedLayer*>(&module);
+    if (layer == nullptr || layer->weight_quantizer() == nullptr || layer->weight_quantizer()->bits() >= float_bits) return;
+    const auto* const conv = dynamic_cast<Conv2d*>(&module);
+    const std::int64_t weights = (conv != nullptr ? conv->weight() : dynamic_cast<Linear&>(module).weight()).numel();
+    size.quantized_bytes -= weights * 4 - (weights * layer->weight_quantizer()->bits() + 7) / 8;
+  });
+  return size;
+}
+
+}  // namespace qtrain::quant

@@ -1,0 +1,131 @@
+#include "cli/dispatch.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <new>
+#include <sstream>
+
+#include "engine/core/error.h"
+
+namespace qtrain::cli {
+namespace {
+
+class Dispatch : public testing::Test {
+ protected:
+  int run(const std::vector<std::string>& arguments) {
+    out_.str("");
+    err_.str("");
+    ran_.clear();
+    return dispatch(arguments, commands_, out_, err_);
+  }
+
+  // One line on the error stream, nothing else done, status 2.
+  void expect_refused(const std::vector<std::string>& arguments, const std::string& part) {
+    EXPECT_EQ(run(arguments), 2);
+    const std::string text = err_.str();
+    EXPECT_EQ(text.rfind("error: ", 0), 0U) << text;
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+    EXPECT_EQ(ran_, "");
+    EXPECT_EQ(out_.str(), "");
+  }
+
+  std::ostringstream out_;
+  std::ostringstream err_;
+  std::string ran_;
+  TrainOptions train_;
+  EvalOptions eval_;
+  ListOptions list_;
+  ApplyOptions apply_;
+  VerifyOptions verify_;
+  Commands commands_ = {
+      [this](const TrainOptions& o) { return train_ = o, ran_ = "train", 10; },
+      [this](const EvalOptions& o) { return eval_ = o, ran_ = "eval", 11; },
+      [this](const ListOptions& o) { return list_ = o, ran_ = "list", 12; },
+      [this](const ApplyOptions& o) { return apply_ = o, ran_ = "apply", 13; },
+      [this](const VerifyOptions& o) { return verify_ = o, ran_ = "verify", 1; },
+  };
+};
+
+TEST_F(Dispatch, TrainIsTheDefault) {
+  EXPECT_EQ(run({}), 10);
+  EXPECT_EQ(run({"--model", "resnet20", "--quant", "sat", "--bits", "2"}), 10);
+  EXPECT_EQ(train_.model, "resnet20");
+  EXPECT_EQ(run({"train", "--bits", "3"}), 10);
+  EXPECT_EQ(train_.bits, 3);
+}
+
+TEST_F(Dispatch, EvalOptionsArrive) {
+  EXPECT_EQ(run({"eval", "--checkpoint", "runs/a", "--data", "D", "-b", "8", "--json"}), 11);
+  EXPECT_EQ(eval_.checkpoint, "runs/a");
+  EXPECT_EQ(eval_.data, "D");
+  EXPECT_EQ(eval_.batch_size, 8);
+  EXPECT_TRUE(eval_.json);
+}
+
+TEST_F(Dispatch, ListOptionsArrive) {
+  EXPECT_EQ(run({"list"}), 12);
+  EXPECT_EQ(list_.what, "");
+  EXPECT_EQ(run({"list", "--json", "models"}), 12);
+  EXPECT_EQ(list_.what, "models");
+  EXPECT_TRUE(list_.json);
+}
+
+TEST_F(Dispatch, ApplyOptionsArrive) {
+  EXPECT_EQ(run({"apply", "--quant", "sat", "--role", "activation", "--bits", "2", "--set", "scheme=original",
+                 "--training", "off", "--input", "x", "--output", "y"}),
+            13);
+  EXPECT_EQ(apply_.quant, "sat");
+  EXPECT_EQ(apply_.role, "activation");
+  EXPECT_EQ(apply_.bits, 2);
+  EXPECT_EQ(apply_.set, (std::vector<Assignment>{{"scheme", "original"}}));
+  EXPECT_FALSE(apply_.training);
+  EXPECT_EQ(apply_.input + apply_.output, "xy");
+}
+
+TEST_F(Dispatch, VerifyTakesFamiliesAndGivesItsOwnStatus) {
+  EXPECT_EQ(run({"verify", "--plugin", "p.so", "a.json", "--json", "b.json"}), 1);
+  EXPECT_EQ(verify_.families, (std::vector<std::string>{"a.json", "b.json"}));
+  EXPECT_EQ(verify_.plugin, (std::vector<std::string>{"p.so"}));
+  EXPECT_TRUE(verify_.json);
+}
+
+TEST_F(Dispatch, HelpAndVersion) {
+  for (const std::string command : {"train", "eval", "list", "apply", "verify"}) {
+    EXPECT_EQ(run({command, "--help"}), 0);
+    EXPECT_NE(out_.str().find("Usage: qtrain"), std::string::npos);
+    EXPECT_NE(out_.str().find("Examples:\n  qtrain"), std::string::npos);
+    EXPECT_EQ(ran_ + err_.str(), "");
+  }
+  EXPECT_EQ(run({"-h"}), 0);
+  EXPECT_NE(out_.str().find("--batch-size"), std::string::npos);
+  EXPECT_EQ(run({"--version"}), 0);
+  EXPECT_EQ(out_.str().rfind("qtrain ", 0), 0U);
+}
+
+TEST_F(Dispatch, MistakesOfTheUserEndWithStatus2) {
+  expect_refused({"trian"}, "did you mean 'train'?");
+  expect_refused({"--epoch", "3"}, "did you mean --epochs?");
+  expect_refused({"eval", "--chekpoint", "x"}, "did you mean --checkpoint?");
+  expect_refused({"eval"}, "--checkpoint is missing");
+  expect_refused({"list", "modles"}, "did you mean 'models'?");
+  expect_refused({"list", "models", "datasets"}, "unexpected argument; got 'datasets'");
+  expect_refused({"apply", "--quant", "sat", "-i", "x", "-o", "y", "--role", "bias"}, "weight|activation");
+  expect_refused({"verify"}, "families is missing");
+  expect_refused({"--bits", "0\n"}, "not a whole number");
+}
+
+TEST_F(Dispatch, ExceptionsBecomeOneLine) {
+  commands_.train = [](const TrainOptions&) -> int { throw IoError({"disk", "full", "", "", ""}); };
+  expect_refused({}, "error: [disk] full");
+  commands_.train = [](const TrainOptions&) -> int { throw std::runtime_error("a\nb"); };
+  EXPECT_EQ(run({}), 1);
+  EXPECT_EQ(err_.str(), "error: unexpected: a b\n");
+  commands_.train = [](const TrainOptions&) -> int { throw std::bad_alloc(); };
+  EXPECT_EQ(run({}), 1);
+  EXPECT_NE(err_.str().find("out of memory"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace qtrain::cli

@@ -1,0 +1,24 @@
+// JPEG files that encode_jpeg doesn't write: other colour spaces, progressive, with restart markers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace qtrain::data {
+
+enum class JpegColour { gray, rgb, ycc, cmyk, ycck };
+
+struct JpegFlavour {
+  JpegColour colour = JpegColour::ycc;
+  bool progressive = false;
+  unsigned restart_interval = 0;           // in blocks
+  std::vector<std::uint8_t> exif_segment;  // content of an APP1 marker
+};
+
+// `samples` are interleaved: 1 channel for gray, 3 (RGB) for rgb and ycc, 4 (CMYK as stored) for cmyk and
+// ycck.
+std::vector<std::byte> make_jpeg(int width, int height, const std::vector<std::uint8_t>& samples,
+                                 const JpegFlavour& flavour, int quality = 95);
+
+}  // namespace qtrain::data
