@@ -1,7 +1,8 @@
-// Times training steps (forward, backward, SGD with momentum) on synthetic data in memory and prints one JSON line:
+// Times training steps (forward, backward, SGD with momentum) on synthetic data in memory and prints one JSON
+// line:
 //   training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS [PROFILE]]
-// QUANTIZER `none` is float32. Figures: median milliseconds a step, images/s, peak resident megabytes, peak of the
-// tensors' own memory, and allocations from the system after the second step.
+// QUANTIZER `none` is float32. Figures: median milliseconds a step, images/s, peak resident megabytes, peak
+// of the tensors' own memory, and allocations from the system after the second step.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -53,7 +54,8 @@ int main(int argc, char** argv) {
   wrap.weight_quantizer = wrap.activation_quantizer = quantizer;
   wrap.weight_bits = wrap.activation_bits = bits;
   qtrain::quant::quantize_network(*model, wrap);
-  qtrain::SGD optimizer({{.parameters = model->named_parameters(), .weight_decay = 1e-4}}, {.learning_rate = 0.01, .momentum = 0.9});
+  qtrain::SGD optimizer({{.parameters = model->named_parameters(), .weight_decay = 1e-4}},
+                        {.learning_rate = 0.01, .momentum = 0.9});
 
   const Tensor images = random_images({batch, 3, side, side});
   std::vector<std::int64_t> classes(static_cast<std::size_t>(batch));
@@ -77,10 +79,13 @@ int main(int argc, char** argv) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   const auto memory = allocator.statistics();
-  std::printf("{\"model\": \"%s\", \"size\": %lld, \"batch\": %lld, \"quantizer\": \"%s\", \"ms\": %.2f, \"ms_min\": %.2f, \"ms_max\": %.2f, \"images_per_second\": %.1f, "
-              "\"peak_rss_mb\": %.0f, \"peak_tensors_mb\": %.0f, \"system_allocations_after_step_2\": %zu}\n",
-              model_name.c_str(), static_cast<long long>(side), static_cast<long long>(batch), quantizer.c_str(), median * 1e3, times.front() * 1e3,
-              times.back() * 1e3, static_cast<double>(batch) / median, static_cast<double>(usage.ru_maxrss) / 1024, static_cast<double>(memory.peak_in_use) / 1048576,
-              memory.system_allocations - allocations_after_two);
+  std::printf(
+      "{\"model\": \"%s\", \"size\": %lld, \"batch\": %lld, \"quantizer\": \"%s\", \"ms\": %.2f, \"ms_min\": "
+      "%.2f, \"ms_max\": %.2f, \"images_per_second\": %.1f, "
+      "\"peak_rss_mb\": %.0f, \"peak_tensors_mb\": %.0f, \"system_allocations_after_step_2\": %zu}\n",
+      model_name.c_str(), static_cast<long long>(side), static_cast<long long>(batch), quantizer.c_str(),
+      median * 1e3, times.front() * 1e3, times.back() * 1e3, static_cast<double>(batch) / median,
+      static_cast<double>(usage.ru_maxrss) / 1024, static_cast<double>(memory.peak_in_use) / 1048576,
+      memory.system_allocations - allocations_after_two);
   return 0;
 }

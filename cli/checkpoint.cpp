@@ -119,12 +119,13 @@ void write_checkpoint(const std::filesystem::path& path, Module& network, const 
     tensors.push_back({std::string(model_prefix) + t.name, t.tensor});
   for (const NamedTensor& t : optimizer.state())
     tensors.push_back({std::string(optimizer_prefix) + t.name, t.tensor});
-  Metadata metadata{{"qtrain", QTRAIN_VERSION},
-                    {"model", options.model},
-                    {"seed", std::to_string(options.seed)},
-                    {"settings", settings_text(options)},
-                    {"class_names", nlohmann::json(class_names).dump(
-                                        -1, ' ', true, nlohmann::json::error_handler_t::replace)}};
+  Metadata metadata{
+      {"qtrain", QTRAIN_VERSION},
+      {"model", options.model},
+      {"seed", std::to_string(options.seed)},
+      {"settings", settings_text(options)},
+      {"class_names",
+       nlohmann::json(class_names).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)}};
   put_state(metadata, state);
   const HostTensors host(tensors);
   save_checkpoint(path, host.list(), metadata);

@@ -1,6 +1,6 @@
 // What a checkpoint holds: the network (`model.*`), the optimizer (`optimizer.*`), and as metadata the run's
-// settings, how far it has come and the names of its classes. Random numbers need no state: they are functions
-// of the seed, the epoch and the sample.
+// settings, how far it has come and the names of its classes. Random numbers need no state: they are
+// functions of the seed, the epoch and the sample.
 #pragma once
 
 #include <filesystem>

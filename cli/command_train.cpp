@@ -20,9 +20,9 @@ void warn(const std::string& text) {
 
 // What the tensors of a checkpoint and its place in an epoch depend on.
 const std::vector<std::string> bound_to_checkpoint = {
-    "model",       "num-classes", "init-scale",   "quant",       "bits",       "w-bits",  "a-bits", "set",
-    "w-quant",     "a-quant",     "first-layer",  "last-layer",  "first-w-bits", "last-w-bits",
-    "batch-size",  "seed",        "shuffle",      "drop-last",   "optimizer"};
+    "model",      "num-classes", "init-scale", "quant",       "bits",       "w-bits",       "a-bits",
+    "set",        "w-quant",     "a-quant",    "first-layer", "last-layer", "first-w-bits", "last-w-bits",
+    "batch-size", "seed",        "shuffle",    "drop-last",   "optimizer"};
 
 // The settings of a resumed run: those of the checkpoint, with the flags that were typed on top.
 TrainOptions resumed_options(const TrainOptions& typed, TrainOptions saved, const std::string& origin) {
@@ -40,22 +40,24 @@ TrainOptions resumed_options(const TrainOptions& typed, TrainOptions saved, cons
                         .got = now,
                         .expected = fmt::format("{}, as in {}", before, origin),
                         .hint = "--init starts a new run from the same weights"});
-    assign(to[i], {now}, "--" + name);
+    copy_value(from[i], to[i]);
   }
   validate(saved);
   return saved;
 }
 
 struct Start {
-  RunFolder folder;
   TrainOptions options;
-  std::optional<Checkpoint> checkpoint;
+  std::filesystem::path folder;
+  bool resumes = false;  // in that folder
+  std::optional<Checkpoint> checkpoint = {};
 };
 
 Start start_new(const TrainOptions& options) {
-  return {RunFolder::create(options.output.empty() ? default_output(options, std::time(nullptr)) : options.output),
-          options,
-          std::nullopt};
+  Start start{.options = options, .folder = options.output};
+  if (options.output.empty()) start.folder = default_output(options, std::time(nullptr));
+  RunFolder::require_fresh(start.folder);
+  return start;
 }
 
 Start start_resumed(const TrainOptions& options) {
@@ -79,9 +81,12 @@ Start start_resumed(const TrainOptions& options) {
     read_config(train_fields(saved), settings_file(source).string());
   }
   const std::string origin = checkpoint ? checkpoint->file.name() : settings_file(source).string();
-  TrainOptions merged = resumed_options(options, saved, origin);
-  return {elsewhere ? RunFolder::create(options.output) : RunFolder::reopen(home.empty() ? "." : home), merged,
-          std::move(checkpoint)};
+  Start start{.options = resumed_options(options, saved, origin),
+              .folder = elsewhere ? fs::path(options.output) : (home.empty() ? "." : home),
+              .resumes = !elsewhere,
+              .checkpoint = std::move(checkpoint)};
+  if (elsewhere) RunFolder::require_fresh(start.folder);
+  return start;
 }
 
 }  // namespace
@@ -91,23 +96,31 @@ int run_train(const TrainOptions& given) {
   Start start = given.resume.empty() ? start_new(given) : start_resumed(given);
   Session session = make_session(start.options);
   RunState state;
+  std::filesystem::path loaded_from;
   if (start.checkpoint) {
     restore_network(*start.checkpoint, *session.network);
     restore_optimizer(*start.checkpoint, *session.optimizer);
     state = start.checkpoint->state;
+    loaded_from = start.checkpoint->file.name();
     start.checkpoint.reset();  // unmaps the file
   }
-  start.folder.write_settings(settings_text(session.options));
-  std::cout << header_text(session, start.folder, state) << std::endl;
-  TrainingLoop loop(session, start.folder, state);
+  // Only now is anything written: mistakes above leave no trace.
+  const RunFolder folder = start.resumes ? RunFolder::reopen(start.folder) : RunFolder::create(start.folder);
+  // A file that was asked for by name, such as the best one, stays where it is.
+  const bool asked_for = loaded_from == given.resume;
+  if (start.resumes && !asked_for) folder.adopt(loaded_from);
+  const bool saved = start.resumes && !loaded_from.empty() && (!asked_for || loaded_from == folder.last());
+  folder.write_settings(settings_text(session.options));
+  std::cout << header_text(session, folder, state) << std::endl;
+  TrainingLoop loop(session, folder, state, saved);
   const RunResult result = loop.run();
   if (result.end == End::signal) {
-    std::cout << fmt::format("stopped after step {}, saved; go on with\n  qtrain --resume {}", result.state.step,
-                             start.folder.path().string())
+    std::cout << fmt::format("stopped after step {}, saved; go on with\n  qtrain --resume {}",
+                             result.state.step, folder.path().string())
               << std::endl;
     return result.exit_status;
   }
-  std::cout << summary_text(session, start.folder, result) << std::endl;
+  std::cout << summary_text(session, folder, result) << std::endl;
   return 0;
 }
 

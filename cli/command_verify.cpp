@@ -64,8 +64,9 @@ void print(const FamilyCheck& family) {
                           tensor.passes() ? "" : fmt::format(" > {:.1e}", tensor.tolerance));
     std::cout << line << "\n";
   }
-  std::cout << "  largest share of the tolerance used:\n";
-  for (const auto& [name, worst] : worst_by_tensor(family))
+  const std::map<std::string, Worst> totals = worst_by_tensor(family);
+  if (!totals.empty()) std::cout << "  largest share of the tolerance used:\n";
+  for (const auto& [name, worst] : totals)
     std::cout << fmt::format("    {:<12}  {:5.1f}%  {:.1e} of {:.1e}  in {}\n", name,
                              100 * worst.check.share(), worst.check.error, worst.check.tolerance,
                              worst.case_name);

@@ -86,8 +86,14 @@ data::LoaderOptions loader_options(const TrainOptions& o, const DataSource& sour
   loader.bad_images = o.bad_images == "skip" ? data::BadImages::skip : data::BadImages::fail;
   loader.pipeline.image_size = static_cast<int>(source.image_size);
   loader.pipeline.augment = data::parse_augment(source.augment);
-  loader.pipeline.scale_low = o.rrc_scale[0];
-  loader.pipeline.scale_high = o.rrc_scale[1];
+  // A small part of a demo picture may not show its pattern.
+  constexpr double demo_scale_low = 0.35;
+  if (!o.rrc_scale.empty()) {
+    loader.pipeline.scale_low = o.rrc_scale[0];
+    loader.pipeline.scale_high = o.rrc_scale[1];
+  } else if (source.spec == "demo") {
+    loader.pipeline.scale_low = demo_scale_low;
+  }
   loader.pipeline.flip_probability = o.flip;
   return loader;
 }
@@ -139,8 +145,8 @@ DeviceBatch to_device(const data::Batch& batch, const Normalization& normalizati
                         ? images_to_float(there)
                         : normalize_images(there, normalization.mean, normalization.deviation);
   }
-  result.labels = Tensor::from_values<std::int64_t>(
-      Shape{batch.count}, std::span<const std::int64_t>(batch.labels), device);
+  result.labels = Tensor::from_values<std::int64_t>(Shape{batch.count},
+                                                    std::span<const std::int64_t>(batch.labels), device);
   return result;
 }
 

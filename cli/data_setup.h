@@ -14,7 +14,8 @@ namespace qtrain::cli {
 
 // What happens to pixels on their way into the network.
 struct Normalization {
-  std::string name;  // imagenet, cifar, raw, unit; own: --mean and --std; float: float images, taken as they are
+  std::string
+      name;  // imagenet, cifar, raw, unit; own: --mean and --std; float: float images, taken as they are
   std::vector<float> mean;
   std::vector<float> deviation;
 };

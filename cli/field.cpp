@@ -191,6 +191,10 @@ void assign(const Field& field, const std::vector<std::string>& values, const st
       field.slot);
 }
 
+void copy_value(const Field& from, const Field& to) {
+  std::visit([&](auto* value) { *std::get<decltype(value)>(to.slot) = *value; }, from.slot);
+}
+
 std::string text_of(const Field& field) {
   const auto number = [](const auto& value) -> std::string {
     if constexpr (std::is_integral_v<std::decay_t<decltype(value)>>) {

@@ -67,6 +67,9 @@ bool is_switch(const Field& field);  // on|off
 // ValueError.
 void assign(const Field& field, const std::vector<std::string>& values, const std::string& where);
 
+// Copies the value of a field to another of the same type.
+void copy_value(const Field& from, const Field& to);
+
 // The field's value as `assign` reads it: "" for an empty string or list, "auto" for an unset number.
 std::string text_of(const Field& field);
 

@@ -88,9 +88,9 @@ QuantizerOptions split_options(const Request& request) {
   for (const auto& [name, value] : request.golden.options) {
     if (layer_options.contains(name)) continue;
     bool taken = false;
-    const auto offer = [&](Role role, const std::string& own_name, Texts& options) {
+    const auto offer = [&, &setting = value](Role role, const std::string& own_name, Texts& options) {
       if (!declares(role, own_name)) return;
-      options[own_name] = value;
+      options[own_name] = setting;
       taken = true;
     };
     if (name.starts_with("weight_")) offer(Role::weight, name.substr(7), split.weight);

@@ -27,11 +27,16 @@ bool has_option(const std::vector<quant::OptionSpec>& specs, const std::string& 
   std::vector<std::string> names;
   for (const auto& spec : weight) names.insert(names.end(), {spec.name, "weight." + spec.name});
   for (const auto& spec : activation) names.insert(names.end(), {spec.name, "activation." + spec.name});
+  // The right name for the wrong role is no typing error.
+  const std::string bare = key.substr(key.find('.') + 1);
+  std::string hint = suggest(key, names, "see `qtrain list quantizers`");
+  if (has_option(weight, bare)) hint = fmt::format("did you mean 'weight.{}'?", bare);
+  if (has_option(activation, bare)) hint = fmt::format("did you mean 'activation.{}'?", bare);
   throw ValueError({.where = "--set",
                     .what = fmt::format("{} has no option '{}'", quantizers, key),
                     .got = "",
                     .expected = "",
-                    .hint = suggest(key, names, "see `qtrain list quantizers`")});
+                    .hint = hint});
 }
 
 void sort_assignments(const TrainOptions& options, quant::WrapOptions& wrap) {
@@ -134,20 +139,15 @@ quant::WrapOptions wrap_options(const TrainOptions& o) {
 }
 
 void load_plugins(const std::vector<std::string>& paths) {
-  static std::set<std::string> loaded;
-  for (const std::string& path : paths)
-    if (!loaded.contains(path)) {
-      quant::load_plugin(path);
-      loaded.insert(path);
-    }
+  for (const std::string& path : paths) quant::load_plugin(path);
 }
 
 BuiltModel build_model(const TrainOptions& options, std::int64_t classes) {
   load_plugins(options.plugin);
   const quant::WrapOptions wrap = wrap_options(options);
   BuiltModel built;
-  built.network = zoo::make_model(
-      options.model, {.num_classes = classes, .seed = static_cast<std::uint64_t>(options.seed)});
+  built.network = zoo::make_model(options.model,
+                                  {.num_classes = classes, .seed = static_cast<std::uint64_t>(options.seed)});
   const InitialTensors initial = read_initial(options.init);
   LoadReport plain;
   if (!options.init.empty()) plain = built.network->load_state_dict(initial.plain, false);

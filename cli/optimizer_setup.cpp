@@ -36,10 +36,8 @@ std::vector<ParameterGroup> parameter_groups(const TrainOptions& options, Module
 
 std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& o, Module& network) {
   std::vector<ParameterGroup> groups = parameter_groups(o, network);
-  const AdamOptions adam{.learning_rate = o.lr,
-                         .beta1 = o.betas.at(0),
-                         .beta2 = o.betas.at(1),
-                         .epsilon = o.eps};
+  const AdamOptions adam{
+      .learning_rate = o.lr, .beta1 = o.betas.at(0), .beta2 = o.betas.at(1), .epsilon = o.eps};
   if (o.optimizer == "adam") return std::make_unique<Adam>(std::move(groups), adam);
   if (o.optimizer == "adamw") return std::make_unique<AdamW>(std::move(groups), adam);
   if (o.optimizer == "rmsprop") {
@@ -47,10 +45,8 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& o, Module& network
         .learning_rate = o.lr, .alpha = o.alpha, .epsilon = o.eps, .momentum = o.momentum};
     return std::make_unique<RMSprop>(std::move(groups), rmsprop);
   }
-  const SgdOptions sgd{.learning_rate = o.lr,
-                       .momentum = o.momentum,
-                       .dampening = o.dampening,
-                       .nesterov = o.nesterov};
+  const SgdOptions sgd{
+      .learning_rate = o.lr, .momentum = o.momentum, .dampening = o.dampening, .nesterov = o.nesterov};
   return std::make_unique<SGD>(std::move(groups), sgd);
 }
 

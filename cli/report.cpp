@@ -28,8 +28,7 @@ std::string init_text(const TrainOptions& o, const LoadReport& report) {
   const auto listed = [](const std::vector<std::string>& names) {
     constexpr std::size_t shown = 3;
     std::string text = std::to_string(names.size());
-    for (std::size_t i = 0; i < std::min(shown, names.size()); ++i)
-      text += (i == 0 ? ": " : ", ") + names[i];
+    for (std::size_t i = 0; i < std::min(shown, names.size()); ++i) text += (i == 0 ? ": " : ", ") + names[i];
     return names.size() > shown ? text + ", ..." : text;
   };
   std::string text = fmt::format("{}: {} tensors", o.init, report.loaded);
@@ -53,31 +52,31 @@ std::string bytes_text(double bytes) {
 
 std::string header_text(const Session& session, const RunFolder& folder, const RunState& state) {
   const TrainOptions& o = session.options;
-  std::string text =
-      fmt::format("model      {}, {} classes, {} parameters\n", o.model, o.num_classes.value_or(0),
-                  count_text(session.network->parameter_count()));
+  std::string text = fmt::format("model      {}, {} classes, {} parameters\n", o.model,
+                                 o.num_classes.value_or(0), count_text(session.network->parameter_count()));
   if (session.init) text += fmt::format("init       {}\n", init_text(o, *session.init));
   text += fmt::format("quantizer  {}\n", quantizer_text(session));
-  text += fmt::format("data       {}: {} training and {} validation images at {}x{}, augment {}, normalize {}\n",
-                      session.data.spec, session.data.train->size(), session.data.validation->size(),
-                      session.data.image_size, session.data.image_size, session.data.augment,
-                      session.data.normalization.name);
+  text += fmt::format(
+      "data       {}: {} training and {} validation images at {}x{}, augment {}, normalize {}\n",
+      session.data.spec, session.data.train->size(), session.data.validation->size(), session.data.image_size,
+      session.data.image_size, session.data.augment, session.data.normalization.name);
   text += fmt::format("training   {} epochs of {} steps, batch size {}, {} lr {:.4g} {}, seed {}\n", o.epochs,
                       session.steps_per_epoch(), o.batch_size, o.optimizer, o.lr, o.schedule, o.seed);
   text += fmt::format("device     {}, {} threads, {} loader workers\n", session.device.str(), thread_count(),
                       o.workers);
   text += fmt::format("output     {}", folder.path().string());
   if (state.step > 0)
-    text += fmt::format("\nresuming   after step {}: epoch {}, {} of {} steps done", state.step, state.epoch + 1,
-                        state.batches, session.steps_per_epoch());
+    text += fmt::format("\nresuming   after step {}: epoch {}, {} of {} steps done", state.step,
+                        state.epoch + 1, state.batches, session.steps_per_epoch());
   return text;
 }
 
 std::string summary_text(const Session& session, const RunFolder& folder, const RunResult& result) {
   std::string text;
   if (result.validation)
-    text += fmt::format("result      top-1 {:.2f}%, top-5 {:.2f}%, loss {:.4f}", 100 * result.validation->top1,
-                        100 * result.validation->top5, result.validation->loss);
+    text +=
+        fmt::format("result      top-1 {:.2f}%, top-5 {:.2f}%, loss {:.4f}", 100 * result.validation->top1,
+                    100 * result.validation->top5, result.validation->loss);
   if (result.state.best_top1 >= 0)
     text += fmt::format("{}best top-1 {:.2f}% in epoch {}", text.empty() ? "result      " : "; ",
                         100 * result.state.best_top1, result.state.best_epoch);

@@ -21,7 +21,7 @@ constexpr const char* last_name = "last.safetensors";
 constexpr const char* previous_name = "previous.safetensors";
 constexpr const char* best_name = "best.safetensors";
 
-bool exists(const fs::path& path) {
+bool is_there(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
 }
@@ -39,7 +39,7 @@ void rename_file(const fs::path& from, const fs::path& to) {
 std::vector<fs::path> existing(const fs::path& folder, const std::vector<const char*>& names) {
   std::vector<fs::path> paths;
   for (const char* name : names)
-    if (exists(folder / name)) paths.push_back(folder / name);
+    if (is_there(folder / name)) paths.push_back(folder / name);
   return paths;
 }
 
@@ -83,17 +83,15 @@ RunFolder::RunFolder(fs::path path)
                    .hint = "wait for it, or take another --output"});
 }
 
-RunFolder RunFolder::create(const fs::path& path) {
-  std::error_code error;
-  if (exists(path) && !is_folder(path))
+void RunFolder::require_fresh(const fs::path& path) {
+  if (!is_there(path)) return;
+  if (!is_folder(path))
     throw IoError({.where = path.string(),
                    .what = "the output folder is a file",
                    .got = "",
                    .expected = "a new or empty folder",
                    .hint = ""});
-  fs::create_directories(path, error);
-  if (error) throw_io_error(path, "can't make the output folder", error.value());
-  RunFolder folder(path);
+  std::error_code error;
   const bool empty = fs::is_empty(path, error);
   if (error) throw_io_error(path, "can't read the output folder", error.value());
   if (!empty)
@@ -101,7 +99,15 @@ RunFolder RunFolder::create(const fs::path& path) {
                       .what = "the output folder is not empty",
                       .got = "",
                       .expected = "a new or empty folder",
-                      .hint = fmt::format("--resume {} goes on with the run in it", path.string())});
+                      .hint = fmt::format("--resume {} goes on with a run", path.string())});
+}
+
+RunFolder RunFolder::create(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw_io_error(path, "can't make the output folder", error.value());
+  RunFolder folder(path);
+  require_fresh(path);
   return folder;
 }
 
@@ -114,12 +120,27 @@ void RunFolder::write_settings(const std::string& text) const {
   write_file_atomically(settings_file(path_), std::as_bytes(std::span(text)));
 }
 
+void RunFolder::promote_next() const {
+  if (is_there(last())) rename_file(last(), path_ / previous_name);
+  rename_file(path_ / next_name, last());
+  flush_renames();
+}
+
+void RunFolder::adopt(const fs::path& checkpoint) const {
+  if (checkpoint.filename() == next_name) promote_next();
+  if (checkpoint.filename() != previous_name) return;
+  rename_file(path_ / previous_name, last());
+  flush_renames();
+}
+
 void RunFolder::rotate(const std::function<void(const fs::path&)>& write) const {
-  const fs::path next = path_ / next_name;
-  write(next);
-  if (exists(last())) rename_file(last(), path_ / previous_name);
-  rename_file(next, last());
-  if (::fsync(descriptor_.get()) != 0 && errno != EINVAL) throw_io_error(path_, "can't flush to the disk", errno);
+  write(path_ / next_name);
+  promote_next();
+}
+
+void RunFolder::flush_renames() const {
+  if (::fsync(descriptor_.get()) != 0 && errno != EINVAL)
+    throw_io_error(path_, "can't flush to the disk", errno);
 }
 
 fs::path settings_file(const fs::path& folder) {
@@ -128,14 +149,14 @@ fs::path settings_file(const fs::path& folder) {
 
 std::optional<Checkpoint> newest_checkpoint(const fs::path& path, const Warn& warn) {
   if (is_folder(path)) {
-    const auto found = first_readable(existing(path, {next_name, last_name, previous_name}), warn);
-    if (!found && !exists(settings_file(path))) nothing_there(path);
+    auto found = first_readable(existing(path, {next_name, last_name, previous_name}), warn);
+    if (!found && !is_there(settings_file(path))) nothing_there(path);
     return found;
   }
-  if (!exists(path)) nothing_there(path);
+  if (!is_there(path)) nothing_there(path);
   std::vector<fs::path> paths{path};
   const fs::path previous = path.parent_path() / previous_name;
-  if (path.filename() == last_name && exists(previous)) paths.push_back(previous);
+  if (path.filename() == last_name && is_there(previous)) paths.push_back(previous);
   return first_readable(paths, warn);
 }
 

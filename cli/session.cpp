@@ -30,8 +30,8 @@ TrainOptions resolved(TrainOptions options, const DataSource& data, std::int64_t
 Device choose_device(const std::string& name) {
   const std::vector<Device> devices = available_devices();
   if (name == "auto") return devices.back();
-  const auto found = std::ranges::find_if(
-      devices, [&](Device d) { return (d.type == DeviceType::cpu) == (name == "cpu"); });
+  const auto found =
+      std::ranges::find_if(devices, [&](Device d) { return (d.type == DeviceType::cpu) == (name == "cpu"); });
   if (found == devices.end())
     throw DeviceError({.where = "--device",
                        .what = "this build on this machine has no such device",

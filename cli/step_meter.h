@@ -1,7 +1,8 @@
-// Loss and top-1 of training steps. The results stay on the device until they are needed: this is the one
-// place where training reads device values on the host.
+// Loss, gradient norm and top-1 of training steps. The results stay on the device until they are needed: this
+// is the one place where training reads device values on the host.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -13,10 +14,12 @@ namespace qtrain::cli {
 struct StepResult {
   std::int64_t step = 0;
   float loss = 0;
+  float gradient_norm = 0;
   double correct = 0;
   std::int64_t count = 0;
 
   double top1() const { return correct / static_cast<double>(count); }
+  bool is_finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }
 };
 
 class StepMeter {
@@ -24,13 +27,14 @@ class StepMeter {
   // `patience`: how many steps may wait unread; 1 on the CPU, where reading costs nothing.
   explicit StepMeter(std::size_t patience) : patience_(patience) {}
 
-  void add(std::int64_t step, const Tensor& loss, const Tensor& correct, std::int64_t count) {
-    pending_.push_back({step, loss.detach(), correct, count});
+  void add(std::int64_t step, const Tensor& loss, const Tensor& gradient_norm, const Tensor& correct,
+           std::int64_t count) {
+    pending_.push_back({step, loss.detach(), gradient_norm, correct, count});
   }
   bool due() const { return pending_.size() >= patience_; }
 
   // Adds what is pending to the sums of the epoch, in order of the steps. Stops behind the first step whose
-  // loss isn't finite.
+  // loss or gradient isn't finite.
   void read(RunState& state);
   const StepResult& latest() const { return latest_; }  // the last one read
 
@@ -38,6 +42,7 @@ class StepMeter {
   struct Pending {
     std::int64_t step;
     Tensor loss;
+    Tensor gradient_norm;
     Tensor correct;
     std::int64_t count;
   };

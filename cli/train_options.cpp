@@ -108,7 +108,7 @@ Fields data_fields(TrainOptions& o) {
       {.name = "flip", .slot = &o.flip, .help = "probability of a horizontal flip", .range = share},
       {.name = "rrc-scale",
        .slot = &o.rrc_scale,
-       .help = "area of a random resized crop, from and to",
+       .help = "area of a random resized crop, from and to; none: 0.08,1, demo set 0.35,1",
        .range = up_to_1,
        .count = 2},
       {.name = "shuffle", .slot = &o.shuffle, .help = "new order in every epoch"},

@@ -48,7 +48,7 @@ struct TrainOptions {
   std::vector<double> mean;  // with std: replaces normalize; per channel, on the 0..1 scale
   std::vector<double> std;
   double flip = 0.5;                            // probability of a horizontal flip
-  std::vector<double> rrc_scale = {0.08, 1.0};  // area of a random resized crop
+  std::vector<double> rrc_scale;                // area of a random resized crop; empty: 0.08,1, demo 0.35,1
   bool shuffle = true;
   bool drop_last = true;
   std::string bad_images = "fail";

@@ -21,9 +21,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Backward goes from the last layer to the first, so this is where it stands.
+std::string last_without_gradient(Module& network) {
+  std::string name = "the input";
+  for (const NamedTensor& p : network.named_parameters())
+    if (!p.tensor.grad().defined()) name = p.name;
+  return name;
+}
+
 }  // namespace
 
-TrainingLoop::TrainingLoop(Session& session, const RunFolder& folder, const RunState& state)
+TrainingLoop::TrainingLoop(Session& session, const RunFolder& folder, const RunState& state, bool saved)
     : session_(session),
       folder_(folder),
       state_(state),
@@ -33,7 +41,9 @@ TrainingLoop::TrainingLoop(Session& session, const RunFolder& folder, const RunS
       board_(folder.path().string(), state.step),
       meter_(session.device.type == DeviceType::cpu ? 1 : device_patience),
       progress_(Progress::standard_output(session.options.log_interval), plan(), state.evaluations),
-      parameters_(session.network->parameters()) {}
+      parameters_(session.network->parameters()),
+      saved_(saved),
+      saved_step_(state.step) {}
 
 RunPlan TrainingLoop::plan() const {
   const TrainOptions& o = session_.options;
@@ -50,20 +60,22 @@ RunPlan TrainingLoop::plan() const {
 
 RunResult TrainingLoop::run() {
   // From here on the run can be resumed; and a full disk shows before hours are spent.
-  if (state_.step == 0) save();
+  if (!saved_) save();
   while (result_.end == End::complete && state_.epoch < session_.options.epochs) {
     if (state_.batches == 0 && at_step_limit()) break;
     result_.end = run_epoch();
   }
   if (result_.end == End::signal) {
     if (saved_step_ != state_.step) save();
-    result_.exit_status = signals_.exit_status();
   } else if (!result_.validation) {  // nothing was left to train, or --max-steps ended within an epoch
     result_.validation = evaluate_network();
-    if (result_.end == End::step_limit && result_.validation) write_epoch_row();
+    if (!result_.validation) result_.end = End::signal;
+    if (result_.end == End::step_limit) write_epoch_row();
   }
+  if (result_.end == End::signal) result_.exit_status = signals_.exit_status();
   metrics_.sync();
   board_.flush();
+  state_.seconds = earlier_seconds_ + seconds_since(started_);
   result_.state = state_;
   return result_;
 }
@@ -99,17 +111,22 @@ void TrainingLoop::train_batch(const data::Batch& batch) {
   Optimizer& optimizer = *session_.optimizer;
   const DeviceBatch input = to_device(batch, session_.data.normalization, session_.device);
   optimizer.set_learning_rate(o.lr * session_.schedule(state_.step));
+  Tensor loss;
+  Tensor correct;
   {
     const Tensor logits = (*session_.network)(input.images);
-    const Tensor loss = softmax_cross_entropy(logits, input.labels, static_cast<float>(o.label_smoothing));
-    meter_.add(state_.step + 1, loss, count_top_k(logits, input.labels, 1), input.count);
-    Tape::backward(loss);
+    loss = softmax_cross_entropy(logits, input.labels, static_cast<float>(o.label_smoothing));
+    correct = count_top_k(logits, input.labels, 1);
   }
+  Tape::backward(loss);
+  // The norm costs one pass over the gradients, and shows an overflow before it reaches the weights.
+  const Tensor norm = o.clip_grad > 0 ? clip_gradient_norm(parameters_, static_cast<float>(o.clip_grad))
+                                      : gradient_norm(parameters_);
+  meter_.add(state_.step + 1, loss, norm, correct, input.count);
   if (meter_.due() || metrics_.wants(state_.step + 1)) {
     meter_.read(state_);
-    if (!std::isfinite(meter_.latest().loss)) explain_loss(input);
+    if (!meter_.latest().is_finite()) explain_result(input);
   }
-  if (o.clip_grad > 0) clip_gradient_norm(parameters_, static_cast<float>(o.clip_grad));
   optimizer.step();
   optimizer.zero_grad();
   ++state_.step;
@@ -131,6 +148,7 @@ void TrainingLoop::report_step(std::int64_t images, double seconds, double wait_
                    .images_per_second = row_.rate(),
                    .data_wait_share = row_.wait_share()});
     board_.add(state_.step, {{"train/loss", now.loss},
+                             {"train/gradient_norm", now.gradient_norm},
                              {"train/top1", static_cast<float>(now.top1())},
                              {"train/lr", static_cast<float>(lr)}});
     row_ = {};
@@ -148,29 +166,37 @@ void TrainingLoop::report_step(std::int64_t images, double seconds, double wait_
 
 // The batch runs once more, forward and backward, with every result searched. Batch norm takes the statistics
 // of the batch, so it doesn't matter that the running ones have moved.
-void TrainingLoop::explain_loss(const DeviceBatch& input) {
+void TrainingLoop::explain_result(const DeviceBatch& input) {
   const StepResult& bad = meter_.latest();
+  const std::string symptom = std::isfinite(bad.loss)
+                                  ? fmt::format("norm of the gradient is {}", bad.gradient_norm)
+                                  : fmt::format("loss is {}", bad.loss);
   std::string finding;
   for (const NamedTensor& p : session_.network->named_parameters())
     if (finding.empty() && !non_finite_tensors({{p.name, p.tensor}}).empty())
       finding = fmt::format("{} has not been finite since an earlier update; ", p.name);
   session_.optimizer->zero_grad();
+  bool backward = false;
   try {
     const FiniteCheckGuard guard;
     const Tensor logits = (*session_.network)(input.images);
-    Tape::backward(softmax_cross_entropy(logits, input.labels,
-                                         static_cast<float>(session_.options.label_smoothing)));
-    finding += "no operation of this batch alone";
+    const Tensor loss =
+        softmax_cross_entropy(logits, input.labels, static_cast<float>(session_.options.label_smoothing));
+    backward = true;
+    Tape::backward(loss);
+    finding += "nothing in this batch alone";
   } catch (const NumericError& error) {
     finding += error.what();
+    if (backward) finding += "; the backward pass had come to " + last_without_gradient(*session_.network);
   }
-  throw NumericError({.where = fmt::format("step {}", bad.step),
-                      .what = fmt::format("the loss is {}; first to go wrong: {}", bad.loss, finding),
-                      .got = "",
-                      .expected = "",
-                      .hint = fmt::format("try a lower --lr, --warmup-epochs or --clip-grad; the checkpoint of "
-                                          "step {} is whole: {}",
-                                          std::max<std::int64_t>(0, saved_step_), folder_.last().string())});
+  throw NumericError(
+      {.where = fmt::format("step {}", bad.step),
+       .what = fmt::format("the {}; first to go wrong: {}", symptom, finding),
+       .got = "",
+       .expected = "",
+       .hint = fmt::format("try a lower --lr, --warmup-epochs or --clip-grad; the checkpoint of "
+                           "step {} is whole: {}",
+                           saved_step_, folder_.last().string())});
 }
 
 bool TrainingLoop::at_step_limit() const {
@@ -213,13 +239,14 @@ void TrainingLoop::write_epoch_row() {
   std::string line = fmt::format("epoch {}/{}: train loss {:.4f}, top-1 {:.2f}%", row.epoch,
                                  session_.options.epochs, row.train_loss, 100 * row.train_top1);
   if (v) {
-    line += fmt::format("; val loss {:.4f}, top-1 {:.2f}%, top-5 {:.2f}%", v->loss, 100 * v->top1, 100 * v->top5);
+    line +=
+        fmt::format("; val loss {:.4f}, top-1 {:.2f}%, top-5 {:.2f}%", v->loss, 100 * v->top1, 100 * v->top5);
     board_.add(state_.step, {{"val/loss", static_cast<float>(v->loss)},
                              {"val/top1", static_cast<float>(v->top1)},
                              {"val/top5", static_cast<float>(v->top5)}});
   }
-  progress_.line(line + fmt::format("; lr {:.4g}; {:.0f} img/s, wait {:.0f}%; {}", row.lr, row.images_per_second,
-                                    100 * row.data_wait_share,
+  progress_.line(line + fmt::format("; lr {:.4g}; {:.0f} img/s, wait {:.0f}%; {}", row.lr,
+                                    row.images_per_second, 100 * row.data_wait_share,
                                     duration_text(row.train_seconds + row.validation_seconds)));
 }
 

@@ -43,11 +43,12 @@ struct RunResult {
 
 class TrainingLoop {
  public:
-  // Goes on from `state`: {} for a new run. All of them outlive the loop.
-  TrainingLoop(Session& session, const RunFolder& folder, const RunState& state);
+  // Goes on from `state`: {} for a new run. `saved`: the folder's last checkpoint is of that state. All of
+  // them outlive the loop.
+  TrainingLoop(Session& session, const RunFolder& folder, const RunState& state, bool saved);
 
-  // Trains to the end, to --max-steps or to a signal; the state is saved then. NumericError when the loss is
-  // no longer finite: it names the operation that was the first to go wrong.
+  // Trains to the end, to --max-steps or to a signal; the state is saved then. NumericError when the loss or
+  // the gradient is no longer finite: it names the operation that was the first to go wrong.
   RunResult run();
 
  private:
@@ -57,7 +58,7 @@ class TrainingLoop {
   bool finish_epoch();  // false: a signal came in between
   void train_batch(const data::Batch& batch);
   void report_step(std::int64_t images, double seconds, double wait_seconds);
-  [[noreturn]] void explain_loss(const DeviceBatch& input);
+  [[noreturn]] void explain_result(const DeviceBatch& input);
   std::optional<Validation> evaluate_network();  // nothing: a signal came in between
   void write_epoch_row();                        // with result_.validation
   bool wants_evaluation() const;                 // at the end of the epoch in progress
@@ -78,7 +79,8 @@ class TrainingLoop {
   Progress progress_;
   RunResult result_;
   std::vector<Tensor> parameters_;  // all, for clipping
-  std::int64_t saved_step_ = -1;
+  bool saved_;
+  std::int64_t saved_step_;  // of the checkpoint in the folder
 
   Span row_;    // since the last row of steps.csv
   Span epoch_;  // since the epoch's start in this process

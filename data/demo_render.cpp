@@ -35,51 +35,91 @@ class Random {
   RandomStream stream_;
 };
 
-// A plane wave, or the product of two at right angles with the same root mean square.
-struct Texture {
-  bool checks;
-  float amplitude, frequency, phase_u, phase_v, cosine, sine;
+// Patterns of unit root mean square over (u, v), lengths in periods. `centre` patterns are drawn around the
+// origin.
+float lattice_distance(float u, float v) {
+  const float du = u - std::round(u);
+  const float dv = v - std::round(v);
+  return du * du + dv * dv;
+}
+float wave(float t) {
+  return std::sin(2 * pi * t);
+}
+// A thin line where t is whole; mean 0.
+float line(float t) {
+  const float d = t - std::round(t);
+  return std::exp(-60 * d * d) - 0.2288F;
+}
 
-  Texture(bool is_checks, float amplitude_, float period, Random& random)
-      : checks(is_checks), amplitude(amplitude_), frequency(2 * pi / period) {
-    phase_u = random.uniform(0, 2 * std::numbers::pi);
-    phase_v = random.uniform(0, 2 * std::numbers::pi);
-    const float angle = random.uniform(0, std::numbers::pi);
-    cosine = std::cos(angle);
-    sine = std::sin(angle);
-  }
+float stripes(float u, float) {
+  return 1.41F * wave(u);
+}
+float checks(float u, float v) {
+  return 2 * wave(u) * wave(v);
+}
+float dots(float u, float v) {
+  return 3.1F * (std::exp(-14 * lattice_distance(u, v)) - 0.2244F);
+}
+float rings(float u, float v) {
+  return 1.41F * wave(std::sqrt(u * u + v * v));
+}
+float rays(float u, float v) {
+  return 1.41F * std::sin(9 * std::atan2(v, u));
+}
+float zigzag(float u, float v) {
+  return 1.41F * wave(u + 0.3F * wave(v / 1.6F));
+}
+float honeycomb(float u, float v) {
+  return 0.82F * (std::cos(2 * pi * u) + std::cos(2 * pi * (-u / 2 + 0.866F * v)) +
+                  std::cos(2 * pi * (-u / 2 - 0.866F * v)));
+}
+float grid(float u, float v) {
+  return 2.2F * (line(u) + line(v));
+}
+float bricks(float u, float v) {
+  const float row = std::floor(v * 1.6F);
+  return 2.2F * (line(v * 1.6F) + line(u + (std::fmod(std::abs(row), 2.0F) > 0.5F ? 0.5F : 0.0F)));
+}
+float ripples(float u, float v) {
+  return 0.71F * (wave(u) + wave(0.8F * v + 0.3F * u) + wave(0.6F * u - 0.7F * v) + wave(-0.4F * u + v));
+}
 
-  float operator()(float x, float y) const {
-    const float wave = std::sin((x * cosine + y * sine) * frequency + phase_u);
-    if (!checks) return amplitude * wave;
-    return amplitude * std::numbers::sqrt2_v<float> * wave *
-           std::sin((y * cosine - x * sine) * frequency + phase_v);
-  }
+struct PatternKind {
+  const char* name;
+  float (*value)(float u, float v);
 };
+constexpr std::array<PatternKind, 10> patterns = {{{"stripes", stripes},
+                                                   {"checks", checks},
+                                                   {"dots", dots},
+                                                   {"rings", rings},
+                                                   {"rays", rays},
+                                                   {"zigzag", zigzag},
+                                                   {"honeycomb", honeycomb},
+                                                   {"grid", grid},
+                                                   {"bricks", bricks},
+                                                   {"ripples", ripples}}};
 
-// A regular polygon, or a disc for corners == 0, with the area of a disc of the given radius.
-struct Outline {
-  float radius, inner, sector, rotation;
-
-  Outline(int corners, float disc_radius, float turn)
-      : radius(disc_radius), inner(0), sector(0), rotation(turn) {
-    if (corners == 0) return;
-    sector = 2 * pi / static_cast<float>(corners);
-    radius = disc_radius * std::sqrt(sector / std::sin(sector));  // area n/2 R^2 sin(2 pi/n) = pi r^2
-    inner = radius * std::cos(sector / 2);
+// One pattern in a place: turned, scaled and shifted.
+class Pattern {
+ public:
+  Pattern(int kind, float amplitude, float width, float height, const DemoDifficulty& d, Random& random)
+      : value_(patterns[static_cast<std::size_t>(kind)].value), amplitude_(amplitude) {
+    const float angle = random.uniform(0, 2 * std::numbers::pi);
+    const float period = random.uniform(d.min_period, d.max_period);
+    cosine_ = std::cos(angle) / period;
+    sine_ = std::sin(angle) / period;
+    x_ = width * random.uniform(0.25, 0.75);
+    y_ = height * random.uniform(0.25, 0.75);
+  }
+  float operator()(float x, float y) const {
+    const float dx = x - x_;
+    const float dy = y - y_;
+    return amplitude_ * value_(dx * cosine_ + dy * sine_, dy * cosine_ - dx * sine_);
   }
 
-  // The share of a pixel at (x, y) from the centre that is inside, from its distance to the nearest edge.
-  float coverage(float x, float y) const {
-    const float r = std::sqrt(x * x + y * y);
-    float outside = r - radius;
-    if (sector > 0 && outside < 1) {
-      const float angle = std::atan2(y, x) - rotation;
-      const float folded = angle - sector * std::floor(angle / sector) - sector / 2;
-      outside = r * std::cos(folded) - inner;
-    }
-    return std::clamp(0.5F - outside, 0.0F, 1.0F);
-  }
+ private:
+  float (*value_)(float, float);
+  float amplitude_, cosine_, sine_, x_, y_;
 };
 
 struct Stroke {
@@ -98,33 +138,27 @@ Colour around(float brightness, double spread, Random& random) {
 }  // namespace
 
 const std::vector<std::string>& demo_class_names() {
-  static const std::vector<std::string> names = {
-      "triangle_stripes", "square_stripes", "pentagon_stripes", "hexagon_stripes", "disc_stripes",
-      "triangle_checks",  "square_checks",  "pentagon_checks",  "hexagon_checks",  "disc_checks"};
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    all.reserve(patterns.size());
+    for (const PatternKind& kind : patterns) all.emplace_back(kind.name);
+    return all;
+  }();
   return names;
 }
 
 Image render_demo_image(int label, Split split, std::uint64_t index, const DemoDifficulty& d) {
-  constexpr std::array<int, 5> corners = {3, 4, 5, 6, 0};
   Random random(RandomStream(demo_seed, RandomPurpose::generate, split == Split::train ? 0 : 1, index));
   Image image{random.whole(d.min_side, d.max_side), random.whole(d.min_side, d.max_side), {}};
   const auto width = static_cast<float>(image.width);
   const auto height = static_cast<float>(image.height);
-  const float shorter = std::min(width, height);
-  const float center_x = width / 2 + shorter * random.uniform(-d.max_shift, d.max_shift);
-  const float center_y = height / 2 + shorter * random.uniform(-d.max_shift, d.max_shift);
-  const Outline outline(corners[static_cast<std::size_t>(label % 5)],
-                        shorter * random.uniform(d.min_radius, d.max_radius),
-                        random.uniform(0, 2 * std::numbers::pi));
-  const Texture texture(label >= 5, random.uniform(d.min_texture, d.max_texture),
-                        random.uniform(d.min_period, d.max_period), random);
-  const bool other_checks = random.sign() > 0;
-  const Texture behind(other_checks, random.uniform(0, d.background_texture),
-                       random.uniform(d.min_period, 2 * d.max_period), random);
-  const float contrast = random.sign() * random.uniform(d.min_contrast, d.max_contrast);
-  const float brightness = random.uniform(80, 175);
-  const Colour back = around(brightness - contrast / 2, d.colour_spread, random);
-  const Colour front = around(brightness + contrast / 2, d.colour_spread, random);
+  const float amplitude = random.uniform(d.min_amplitude, d.max_amplitude);
+  const Pattern pattern(label, amplitude, width, height, d, random);
+  const int other =
+      (label + random.whole(1, static_cast<int>(patterns.size()) - 1)) % static_cast<int>(patterns.size());
+  const Pattern distractor(other, amplitude * random.uniform(d.min_distractor, d.max_distractor), width,
+                           height, d, random);
+  const Colour base = around(random.uniform(95, 160), d.colour_spread, random);
   const float slope_x = random.uniform(-d.gradient, d.gradient) / width;
   const float slope_y = random.uniform(-d.gradient, d.gradient) / height;
 
@@ -144,13 +178,12 @@ Image render_demo_image(int label, Split split, std::uint64_t index, const DemoD
   const auto noise = static_cast<float>(d.noise);
   for (int row = 0; row < image.height; ++row) {
     for (int column = 0; column < image.width; ++column) {
-      const float x = static_cast<float>(column) - center_x;
-      const float y = static_cast<float>(row) - center_y;
-      const float inside = outline.coverage(x, y);
-      const float shade = slope_x * x + slope_y * y + (1 - inside) * behind(x, y) +
-                          (inside > 0 ? inside * texture(x, y) : 0.0F);
+      const auto x = static_cast<float>(column);
+      const auto y = static_cast<float>(row);
+      const float shade =
+          slope_x * (x - width / 2) + slope_y * (y - height / 2) + pattern(x, y) + distractor(x, y);
       Colour pixel{};
-      for (std::size_t c = 0; c < 3; ++c) pixel[c] = back[c] + inside * (front[c] - back[c]) + shade;
+      for (std::size_t c = 0; c < 3; ++c) pixel[c] = base[c] + shade;
       for (const Stroke& s : strokes) {
         const float away =
             std::abs(s.nx * static_cast<float>(column) + s.ny * static_cast<float>(row) - s.distance);

@@ -12,6 +12,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/kernels/elementwise.h"
+#include "engine/kernels/math.h"
 #include "engine/ops/check.h"
 
 namespace qtrain::quant {

@@ -27,13 +27,14 @@ struct QuantizerSpec {
 
 class Quantizer : public Module {
  public:
+  using Role = quant::Role;  // Module has a private name like it
   static constexpr std::string_view interface_name = "Quantizer";
 
   explicit Quantizer(int bits) : bits_(bits) {}
 
   int bits() const { return bits_; }
-  // Takes effect at the next forward. ValueError for bits that the quantizer can't do.
-  virtual void set_bits(int bits) { bits_ = bits; }
+  // Takes effect at the next forward. ValueError for bits outside 1..32 or that the quantizer can't do.
+  virtual void set_bits(int bits);
 
   // The bias that goes with the weights of the last forward. Only quantizers that move a scale from the weights to the
   // bias (sat, in evaluation) change it.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "engine/core/error.h"
 
@@ -17,7 +18,17 @@ std::map<std::string, QuantizerInfo, std::less<>>& table() {
   return all;
 }
 
+void require_bits(const std::string& where, int bits) {
+  if (bits < 1 || bits > float_bits)
+    throw ValueError({.where = where, .what = "bit-width out of range", .got = std::to_string(bits), .expected = "1..32", .hint = "32 means not rounded"});
+}
+
 }  // namespace
+
+void Quantizer::set_bits(int bits) {
+  require_bits(kind(), bits);
+  bits_ = bits;
+}
 
 std::string_view name_of(Role role) { return role == Role::weight ? "weight" : "activation"; }
 
@@ -58,21 +69,31 @@ std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int 
   const QuantizerInfo& info = find_quantizer(name);
   if (!info.has_role(role))
     throw ValueError({.where = info.name, .what = fmt::format("doesn't quantize {}s", name_of(role)), .got = "", .expected = "", .hint = "see qtrain list quantizers"});
-  if (bits < 1 || bits > float_bits)
-    throw ValueError({.where = info.name, .what = "bit-width out of range", .got = std::to_string(bits), .expected = "1..32", .hint = "32 means not rounded"});
+  require_bits(info.name, bits);
   return info.make({role, bits, layer, Options(fmt::format("{} ({})", info.name, name_of(role)), info.options(role), options)});
 }
 
 void load_plugin(const std::string& path) {
+  static std::set<std::filesystem::path> loaded;
   if (!std::filesystem::exists(path))
     throw IoError({.where = "plugin", .what = "no such file", .got = path, .expected = "a shared library", .hint = ""});
+  // An absolute path: a name without a slash would be searched in the system's folders.
+  const std::filesystem::path file = std::filesystem::canonical(path);
+  if (loaded.contains(file)) return;
   const std::size_t before = table().size();
-  // A path without a slash would be searched in the system's folders.
-  const std::string file = std::filesystem::absolute(path).string();
   if (dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr)
-    throw IoError({.where = "plugin", .what = "can't be loaded", .got = dlerror(), .expected = "a shared library built for this version of qtrain", .hint = ""});
+    throw IoError({.where = "plugin",
+                   .what = "can't be loaded",
+                   .got = dlerror(),
+                   .expected = "a shared library built for this version of qtrain",
+                   .hint = ""});
   if (table().size() == before)
-    throw IoError({.where = "plugin", .what = "adds no quantizer", .got = path, .expected = "a static quant::Registration", .hint = "was it loaded twice?"});
+    throw IoError({.where = "plugin",
+                   .what = "adds no quantizer",
+                   .got = path,
+                   .expected = "a static quant::Registration",
+                   .hint = ""});
+  loaded.insert(file);
 }
 
 }  // namespace qtrain::quant

@@ -45,7 +45,8 @@ const QuantizerInfo& find_quantizer(std::string_view name);
 std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
                                           const std::map<std::string, std::string>& options = {});
 
-// Loads a shared library whose static Registration objects add quantizers. It stays loaded. IoError if it can't be
+// Loads a shared library whose static Registration objects add quantizers. It stays loaded; loading it
+// again does nothing. IoError if it can't be
 // loaded or adds nothing.
 void load_plugin(const std::string& path);
 

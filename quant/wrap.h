@@ -19,7 +19,7 @@ EdgeTreatment parse_edge_treatment(std::string_view name);  // auto, full, weigh
 
 struct EdgeOptions {
   EdgeTreatment treatment = EdgeTreatment::automatic;
-  std::optional<int> weight_bits;  // unset: the network's, or the rule's least if that is more
+  std::optional<int> weight_bits = {};  // unset: the network's, or the rule's least if that is more
 };
 
 struct WrapOptions {
@@ -27,10 +27,10 @@ struct WrapOptions {
   std::string activation_quantizer = "sat";
   int weight_bits = 4;      // 0: layers with weights of 0 bits return their input
   int activation_bits = 4;
-  std::map<std::string, std::string> weight_options;
-  std::map<std::string, std::string> activation_options;
-  EdgeOptions first;
-  EdgeOptions last;
+  std::map<std::string, std::string> weight_options = {};
+  std::map<std::string, std::string> activation_options = {};
+  EdgeOptions first = {};
+  EdgeOptions last = {};
 };
 
 // Returns the paths of the layers that were replaced. The network's parameters stay the same tensors; quantizers add

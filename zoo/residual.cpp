@@ -14,7 +14,9 @@ std::shared_ptr<BatchNorm2d> norm(std::int64_t channels) {
 // A 1x1 convolution and a batch norm where stride or width changes, else nothing.
 std::shared_ptr<Module> projection(std::int64_t in, std::int64_t out, std::int64_t stride) {
   if (in == out && stride == 1) return nullptr;
-  return std::shared_ptr<Sequential>(new Sequential{convolution(in, out, 1, stride), norm(out)});
+  auto shortcut = std::make_shared<Sequential>();
+  shortcut->append(convolution(in, out, 1, stride)).append(norm(out));
+  return shortcut;
 }
 
 void zero_gain(const Slot<Normalization>& slot) {

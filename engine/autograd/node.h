@@ -41,7 +41,7 @@ class Node {
   Node() = default;
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
-  virtual ~Node() = default;
+  virtual ~Node();  // frees a chain of producers one by one, however long it is
 
   virtual std::string_view name() const = 0;
   virtual std::vector<SavedTensor*> saved() = 0;  // all of them, for release and inspection
@@ -67,6 +67,7 @@ class Node {
   std::vector<Edge> inputs_;
   std::size_t output_count_ = 1;
   std::uint64_t order_ = 0;  // position on the tape
+  bool used_ = false;        // backward() went through it
 };
 
 }  // namespace qtrain

@@ -28,6 +28,14 @@ std::atomic<std::uint64_t> next_order{0};
                       .hint = scope_name.empty() ? "" : "in " + scope_name});
 }
 
+[[noreturn]] void throw_used(const std::string& what) {
+  throw AutogradError({.where = "backward",
+                       .what = what + " is gone: this part of the tape was used already",
+                       .got = "",
+                       .expected = "one backward() per forward",
+                       .hint = ""});
+}
+
 void require_finite(std::string_view op, std::string_view what, const Tensor& t) {
   if (!t.defined() || t.dtype() != DType::f32) return;
   for (const float v : t.values())
@@ -68,11 +76,7 @@ void SavedTensor::save(const Tensor& tensor) {
 
 Tensor SavedTensor::get() const {
   if (released_)
-    throw AutogradError({.where = "backward",
-                         .what = fmt::format("saved tensor '{}' is gone: this part of the tape was used already", name_),
-                         .got = "",
-                         .expected = "one backward() per forward",
-                         .hint = ""});
+    throw_used(fmt::format("saved tensor '{}'", name_));
   if (recipe_ != nullptr) return recipe_->recompute(recipe_output_);
   if (tensor_.defined() && tensor_.storage_version() != version_)
     throw AutogradError({.where = "backward",
@@ -84,12 +88,26 @@ Tensor SavedTensor::get() const {
 }
 
 void SavedTensor::release() {
-  released_ = defined();
+  released_ = released_ || defined();
   tensor_ = {};
   recipe_.reset();
 }
 
 std::size_t SavedTensor::bytes() const { return tensor_.defined() ? tensor_.bytes() : 0; }
+
+Node::~Node() {
+  std::vector<std::shared_ptr<Node>> orphans;
+  const auto take_producers = [&orphans](Node& node) {
+    for (Edge& edge : node.inputs_)
+      if (edge.producer != nullptr) orphans.push_back(std::move(edge.producer));
+  };
+  take_producers(*this);
+  while (!orphans.empty()) {
+    const std::shared_ptr<Node> orphan = std::move(orphans.back());
+    orphans.pop_back();
+    if (orphan.use_count() == 1) take_producers(*orphan);
+  }
+}
 
 Tensor Node::recompute(std::size_t /*output*/) {
   throw AutogradError(
@@ -109,7 +127,7 @@ void Tape::check_finite(std::string_view op, const Tensor& output) {
   if (is_checking_finite) require_finite(op, "its output", output);
 }
 
-void Tape::record(std::shared_ptr<Node> node, std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
+void Tape::record(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
   for (const Tensor& output : outputs) check_finite(node->name(), output);
   if (needs_recording(inputs)) connect(node, inputs, outputs);
 }
@@ -144,6 +162,14 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
                          .got = loss.str(),
                          .expected = "one element, or a gradient of the same shape",
                          .hint = ""});
+  if (gradient.defined()) {
+    if (gradient.dtype() != DType::f32)
+      throw DTypeError({.where = "backward", .what = "wrong element type of the gradient", .got = gradient.str(), .expected = "f32", .hint = ""});
+    if (gradient.shape() != loss.shape())
+      throw ShapeError({.where = "backward", .what = "wrong shape of the gradient", .got = gradient.str(), .expected = loss.str(), .hint = ""});
+    if (gradient.device() != loss.device())
+      throw DeviceError({.where = "backward", .what = "the gradient is elsewhere", .got = gradient.device().str(), .expected = loss.device().str(), .hint = ""});
+  }
   const NoGradGuard no_grad;
 
   // Newest first: a node runs after everything that used its outputs.
@@ -167,6 +193,8 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     const std::shared_ptr<Node> node = ready.top();
     ready.pop();
     auto waiting = pending.extract(node.get());
+    if (node->used_) throw_used(fmt::format("what '{}' saved", node->name()));
+    node->used_ = true;
     std::vector<Tensor> grads = node->backward(waiting.mapped());
     waiting.mapped().clear();
     for (SavedTensor* saved : node->saved()) saved->release();

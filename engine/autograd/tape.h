@@ -22,7 +22,7 @@ class Tape {
     return output;
   }
   // The same for ops with a variable number of inputs, several outputs, or a node made beforehand.
-  static void record(std::shared_ptr<Node> node, std::span<const Tensor> inputs, std::span<const Tensor> outputs);
+  static void record(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs, std::span<const Tensor> outputs);
   static bool needs_recording(std::span<const Tensor> inputs);
 
   // Adds d(loss)/d(leaf) to every leaf's gradient. `gradient` is d(something)/d(loss): by default 1.

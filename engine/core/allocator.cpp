@@ -11,6 +11,8 @@ namespace {
 constexpr std::size_t smallest_segment = std::size_t{16} << 20;
 constexpr std::size_t smallest_rest = 1024;  // a split that would leave less isn't worth a block
 
+constexpr std::size_t most_bytes = std::size_t{1} << 56;    // beyond any machine, and far from overflow
+
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 [[noreturn]] void throw_exhausted(std::size_t bytes) {
@@ -19,6 +21,12 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit
                  .got = "a request for " + std::to_string(bytes) + " bytes",
                  .expected = "",
                  .hint = "use a smaller --batch-size or image size"});
+}
+
+// What a request takes in memory.
+std::size_t block_size(std::size_t bytes) {
+  if (bytes > most_bytes) throw_exhausted(bytes);
+  return round_up(std::max<std::size_t>(bytes, 1), Allocator::alignment);
 }
 
 }  // namespace
@@ -47,7 +55,7 @@ CachingAllocator::Blocks::iterator CachingAllocator::grow(std::size_t bytes) {
 }
 
 void* CachingAllocator::allocate(std::size_t bytes) {
-  const std::size_t size = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  const std::size_t size = block_size(bytes);
   const std::scoped_lock lock(mutex_);
   const auto fit = free_set_.lower_bound({size, nullptr});
   const auto block = fit == free_set_.end() ? grow(size) : blocks_.find(fit->second);
@@ -102,7 +110,7 @@ void CachingAllocator::reset_peak() {
 }
 
 void* SystemAllocator::allocate(std::size_t bytes) {
-  const std::size_t size = round_up(std::max<std::size_t>(bytes, 1), alignment);
+  const std::size_t size = block_size(bytes);
   void* block = std::aligned_alloc(alignment, size);
   if (block == nullptr) throw_exhausted(bytes);
   const std::scoped_lock lock(mutex_);

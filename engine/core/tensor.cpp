@@ -29,6 +29,17 @@ std::atomic<std::uint64_t> host_reads{0};
 // The number of dimensions of size above 1 among C, H, W that channels-last order moves.
 bool order_differs(const Shape& s) { return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1; }
 
+std::size_t bytes_of(const Shape& shape, DType dtype) {
+  std::size_t bytes = 0;
+  if (__builtin_mul_overflow(static_cast<std::size_t>(shape.numel()), size_of(dtype), &bytes))
+    throw ShapeError({.where = "tensor",
+                      .what = "number of bytes overflows",
+                      .got = fmt::format("{}{}", name_of(dtype), shape.str()),
+                      .expected = "",
+                      .hint = ""});
+  return bytes;
+}
+
 }  // namespace
 
 Storage::Storage(std::size_t bytes, Device device)
@@ -38,7 +49,7 @@ Storage::~Storage() { backend(device_).allocator().release(data_, bytes_); }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   auto impl = std::make_shared<Impl>();
-  impl->storage = std::make_shared<Storage>(static_cast<std::size_t>(shape.numel()) * size_of(dtype), device);
+  impl->storage = std::make_shared<Storage>(bytes_of(shape, dtype), device);
   impl->shape = shape;
   impl->dtype = dtype;
   return Tensor(std::move(impl));
@@ -52,8 +63,11 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
 }
 
 Tensor Tensor::full(const Shape& shape, float value, Device device) {
+  Tensor t = empty(shape, DType::f32, device);
   const std::vector<float> values(static_cast<std::size_t>(shape.numel()), value);
-  return from_values(shape, values, device);
+  Backend& b = backend(device);
+  b.copy(b.stream(), t.raw(), values.data(), t.bytes(), CopyKind::host_to_device);
+  return t;
 }
 
 template <class T>
@@ -172,7 +186,10 @@ Tensor Tensor::to(Device target) const {
 Tensor Tensor::detach() const { return view(shape()); }
 
 void Tensor::copy_from(const Tensor& other) const {
-  if (shape() != other.shape() || dtype() != other.dtype())
+  if (dtype() != other.dtype())
+    throw DTypeError(
+        {.where = "copy", .what = "tensors differ", .got = other.str(), .expected = str(), .hint = ""});
+  if (shape() != other.shape())
     throw ShapeError(
         {.where = "copy", .what = "tensors differ", .got = other.str(), .expected = str(), .hint = ""});
   if (device() != other.device()) return copy_from(other.to(device()));

@@ -27,11 +27,29 @@ namespace qtrain {
 inline constexpr std::int64_t reduction_block = 8192;
 inline constexpr int lanes = 64;
 
+// The K terms that one element adds to a reduction, K = 1 to 4: Terms<2>{a, b}. Plain members and passed by value: the
+// compiler keeps them in vector registers, which it can't do with an array or anything whose address is taken.
+// clang-format off
+template <int K> struct Terms;
+template <> struct Terms<1> { float t0; };
+template <> struct Terms<2> { float t0, t1; };
+template <> struct Terms<3> { float t0, t1, t2; };
+template <> struct Terms<4> { float t0, t1, t2, t3; };
+// clang-format on
+
+template <int k, int K>
+QTRAIN_HOST_DEVICE float term(Terms<K> terms) {
+  if constexpr (k == 0) return terms.t0;
+  else if constexpr (k == 1) return terms.t1;
+  else if constexpr (k == 2) return terms.t2;
+  else return terms.t3;
+}
+
 // What a functor of map_reduce returns.
 template <int K>
 struct Mapped {
   float value;
-  std::array<float, K> terms;
+  Terms<K> terms;
 };
 
 struct Sum {
@@ -61,32 +79,32 @@ void map_block(F f, std::int64_t begin, std::int64_t end, Out* out, const In*...
   for (std::int64_t i = begin; i < end; ++i) out[i] = f(in[i]...);
 }
 
+// sums[k][l] += term k of element first + l, for a row of lanes. The loop over k is unrolled by hand: the compiler
+// vectorizes only a loop without another one inside.
+template <class Combine, class Step, std::size_t... k>
+void add_row(Step step, std::int64_t first, int count, float* sums, std::index_sequence<k...>) {
+#pragma GCC ivdep
+  for (int l = 0; l < count; ++l) {
+    const auto t = step(first + l);
+    ((sums[k * lanes + static_cast<std::size_t>(l)] =
+          Combine::combine(sums[k * lanes + static_cast<std::size_t>(l)], term<static_cast<int>(k)>(t))),
+     ...);
+  }
+}
+
 // One block of a reduction: lane l sums the elements begin + l, begin + l + lanes, ...
-// step(i) returns the K terms of element i. Terms of a row of lanes are computed first and added afterwards: two
-// plain loops, which vectorize.
+// step(i) returns the K terms of element i.
 template <int K, class Combine, class Step>
 void reduce_block(std::int64_t begin, std::int64_t end, Step step, double* result) {
-  float sums[K][lanes];
-  for (int k = 0; k < K; ++k)
-    for (int l = 0; l < lanes; ++l) sums[k][l] = Combine::identity;
-  const auto add_row = [&](std::int64_t row, int count) {
-    float terms[K][lanes];
-#pragma omp simd
-    for (int l = 0; l < count; ++l) {
-      const std::array<float, K> t = step(row + l);
-      for (int k = 0; k < K; ++k) terms[k][l] = t[static_cast<std::size_t>(k)];
-    }
-    for (int k = 0; k < K; ++k) {
-#pragma omp simd
-      for (int l = 0; l < count; ++l) sums[k][l] = Combine::combine(sums[k][l], terms[k][l]);
-    }
-  };
+  constexpr auto each_term = std::make_index_sequence<K>();
+  alignas(64) float sums[K * lanes];
+  std::fill_n(sums, K * lanes, Combine::identity);
   std::int64_t i = begin;
-  for (; i + lanes <= end; i += lanes) add_row(i, lanes);
-  if (i < end) add_row(i, static_cast<int>(end - i));
+  for (; i + lanes <= end; i += lanes) add_row<Combine>(step, i, lanes, sums, each_term);
+  if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
   for (int k = 0; k < K; ++k) {
     result[k] = static_cast<double>(Combine::identity);
-    for (int l = 0; l < lanes; ++l) result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k][l]));
+    for (int l = 0; l < lanes; ++l) result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
   }
 }
 
@@ -133,7 +151,7 @@ void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out
   });
 }
 
-// f returns std::array<float, K>.
+// f returns Terms<K>.
 template <int K, class Combine, class F, class... In>
 void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
   require_host(stream);

@@ -52,7 +52,7 @@ struct Divide {
   static constexpr bool needs_operands = true;
   QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return a / b; }
   QTRAIN_HOST_DEVICE float da(float, float b) const { return 1 / b; }
-  QTRAIN_HOST_DEVICE float db(float a, float b) const { return -a / (b * b); }
+  QTRAIN_HOST_DEVICE float db(float a, float b) const { return -(a / b) / b; }
 };
 // clang-format on
 
@@ -157,6 +157,7 @@ Tensor shift(const Tensor& x, float offset) {
 }
 
 void add_in_place(const Tensor& a, const Tensor& b) {
+  check::tensor("add_in_place", "a", a);
   check::tensor("add_in_place", "b", b);
   check::shape("add_in_place", "b", b, a.shape());
   check::same_device("add_in_place", {a, b});
@@ -165,6 +166,7 @@ void add_in_place(const Tensor& a, const Tensor& b) {
 }
 
 void multiply_in_place(const Tensor& a, const Tensor& factor) {
+  check::tensor("multiply_in_place", "a", a);
   check::tensor("multiply_in_place", "factor", factor);
   check::sizes(factor.numel() == 1, "multiply_in_place", "the factor is not one value", factor.str(), "one element");
   check::same_device("multiply_in_place", {a, factor});
@@ -179,18 +181,24 @@ void multiply_in_place(const Tensor& a, const Tensor& factor) {
 }
 
 Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
+  check::tensor("sum_to_shape", "t", t);
   if (t.shape() == shape) return t;
+  bool broadcasts = shape.rank() <= t.rank();
+  for (std::size_t i = 1; broadcasts && i <= shape.rank(); ++i)  // from the last dimension
+    broadcasts = shape[shape.rank() - i] == 1 || shape[shape.rank() - i] == t.dim(t.rank() - i);
+  check::sizes(broadcasts, "sum_to_shape", "no broadcasting leads there", t.str(), "a shape that broadcasts from " + shape.str());
   const NoGradGuard no_grad;
   Tensor out = Tensor::empty(shape, DType::f32, t.device());
   const Stream stream = backend(t.device()).stream();
   const float* x = t.data<float>();
   if (shape.numel() == 1) {
-    reduce<1, Sum>(stream, t.numel(), [] QTRAIN_LAMBDA(float v) { return std::array<float, 1>{v}; }, out.data<float>(), x);
+    reduce<1, Sum>(stream, t.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, out.data<float>(), x);
     return out;
   }
   // Each output element walks the repeated dimensions, which are those with stride 0.
   const StoredOrder kept(shape, t.rank());
   const StoredOrder repeated = kept.complement(t.shape());
+  const auto in_out = kept.strides_of(shape);  // channels-last or not by its own rank, which may differ from t's
   const auto in_kept = kept.strides_of(t.shape());
   const auto in_repeated = repeated.strides_of(t.shape());
   float* y = out.data<float>();
@@ -199,7 +207,7 @@ Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
     const std::int64_t start = kept.offset(i, in_kept);
     double total = 0;
     for (std::int64_t k = 0; k < terms; ++k) total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
-    y[i] = static_cast<float>(total);
+    y[kept.offset(i, in_out)] = static_cast<float>(total);
   }, 1);
   return out;
 }

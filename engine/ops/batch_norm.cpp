@@ -49,6 +49,7 @@ void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& res
   constexpr std::string_view op = "batch_norm";
   check::tensor(op, "x", x);
   check::rank(op, "x", x, {2, 4});
+  check::sizes(x.numel() > 0, op, "nothing to normalize", x.str(), "at least one element");
   const Shape channels{x.dim(1)};
   for (const auto& [name, t, needed] : {std::tuple{"gamma", s.gamma, true}, {"beta", s.beta, true},
                                         {"running_mean", s.running_mean, running}, {"running_variance", s.running_variance, running}}) {

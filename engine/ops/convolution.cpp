@@ -57,6 +57,7 @@ void check_geometry(const ConvolutionGeometry& g) {
 
 Shape conv2d_shape(const Shape& x, const Shape& weight, const ConvolutionGeometry& g) {
   check_geometry(g);
+  check::sizes(x.rank() == 4 && weight.rank() == 4, "conv2d", "wrong number of dimensions", fmt::format("x {} and weight {}", x.str(), weight.str()), "4 and 4");
   const auto sizes = [&] { return fmt::format("x {} and weight {}, groups {}", x.str(), weight.str(), g.groups); };
   check::sizes(x[1] == weight[1] * g.groups, "conv2d", "input channels don't match", sizes(), fmt::format("x with {} channels", weight[1] * g.groups));
   check::sizes(weight[0] % g.groups == 0, "conv2d", "output channels don't divide into groups", sizes(), "a multiple of groups");
@@ -77,7 +78,7 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   }
   check::same_device("conv2d", {x, weight, bias});
   Tensor y = Tensor::empty(conv2d_shape(x.shape(), weight.shape(), geometry), DType::f32, x.device());
-  check::sizes(x.numel() > 0, "conv2d", "nothing to convolve", x.str(), "at least one image");
+  check::sizes(x.numel() > 0 && weight.numel() > 0, "conv2d", "nothing to convolve", x.str() + " and " + weight.str(), "at least one image and one filter");
   Backend& b = backend(x.device());
   b.convolution_forward(b.stream(), geometry, x, weight, bias, y);
   return Tape::record<ConvolutionNode>("conv2d", {x, weight, bias}, y, [&](ConvolutionNode& node) {

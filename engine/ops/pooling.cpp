@@ -13,10 +13,13 @@ namespace {
 Shape pooled_shape(std::string_view op, const Tensor& x, const PoolGeometry& g) {
   check::tensor(op, "x", x);
   check::rank(op, "x", x, {4});
-  check::value(g.kernel.h > 0 && g.kernel.w > 0 && g.stride.h > 0 && g.stride.w > 0, op, "window or stride",
-               fmt::format("{}x{} and {}x{}", g.kernel.h, g.kernel.w, g.stride.h, g.stride.w), "at least 1");
+  check::sizes(x.numel() > 0, op, "nothing to pool", x.str(), "at least one image");
+  constexpr std::int64_t most = 1 << 20;
+  for (const std::int64_t size : {g.kernel.h, g.kernel.w, g.stride.h, g.stride.w})
+    check::value(size >= 1 && size <= most, op, "window or stride",
+                 fmt::format("{}x{} and {}x{}", g.kernel.h, g.kernel.w, g.stride.h, g.stride.w), fmt::format("1..{}", most));
   // More padding than half a window would make windows that see nothing but padding.
-  check::value(g.pad.h >= 0 && g.pad.w >= 0 && 2 * g.pad.h <= g.kernel.h && 2 * g.pad.w <= g.kernel.w, op, "padding",
+  check::value(g.pad.h >= 0 && g.pad.w >= 0 && g.pad.h <= g.kernel.h / 2 && g.pad.w <= g.kernel.w / 2, op, "padding",
                fmt::format("{}x{}", g.pad.h, g.pad.w), "at most half the window");
   check::sizes(x.dim(2) + 2 * g.pad.h >= g.kernel.h && x.dim(3) + 2 * g.pad.w >= g.kernel.w, op,
                "the window doesn't fit into the padded input",
@@ -70,7 +73,8 @@ Tensor max_pool2d(const Tensor& x, const PoolGeometry& geometry) {
 }
 
 Tensor average_pool2d(const Tensor& x, const PoolGeometry& geometry) {
-  Tensor y = Tensor::empty(pooled_shape("average_pool2d", x, geometry), DType::f32, x.device());
+  const Shape shape = pooled_shape("average_pool2d", x, geometry);
+  Tensor y = Tensor::empty(shape, DType::f32, x.device());
   Backend& b = backend(x.device());
   b.average_pool_forward(b.stream(), geometry, x, y);
   return Tape::record<AveragePoolNode>("average_pool2d", {x}, y, [&](AveragePoolNode& node) {
@@ -82,6 +86,7 @@ Tensor average_pool2d(const Tensor& x, const PoolGeometry& geometry) {
 Tensor global_average_pool2d(const Tensor& x) {
   check::tensor("global_average_pool2d", "x", x);
   check::rank("global_average_pool2d", "x", x, {4});
+  check::sizes(x.numel() > 0, "global_average_pool2d", "nothing to pool", x.str(), "at least one image");
   const Extent image{x.dim(2), x.dim(3)};
   return average_pool2d(x, {.kernel = image, .stride = image, .pad = {0, 0}, .count_padding = true});
 }

@@ -139,7 +139,7 @@ Tensor reshape(const Tensor& x, std::span<const std::int64_t> sizes) {
   std::size_t open = sizes.size();
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     dims[i] = sizes[i];
-    if (sizes[i] >= 0) known *= sizes[i];
+    if (sizes[i] >= 0) known = known > x.numel() ? 0 : known * std::min(sizes[i], x.numel() + 1);  // can't overflow
     else if (sizes[i] == -1 && open == sizes.size()) open = i;
     else known = 0;
   }
@@ -186,7 +186,9 @@ Tensor concat(std::span<const Tensor> parts, std::size_t dim) {
 Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
   check::tensor("pad2d", "x", x);
   check::rank("pad2d", "x", x, {4});
-  check::value(begin.h >= 0 && begin.w >= 0 && end.h >= 0 && end.w >= 0, "pad2d", "padding", fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), "at least 0");
+  constexpr std::int64_t most = 1 << 20;
+  for (const std::int64_t side : {begin.h, begin.w, end.h, end.w})
+    check::value(side >= 0 && side <= most, "pad2d", "padding", fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), fmt::format("0..{}", most));
   Tensor y = shifted_window(x, begin.h, begin.w, x.dim(2) + begin.h + end.h, x.dim(3) + begin.w + end.w, value);
   return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
     node.begin = begin;
@@ -198,9 +200,9 @@ Tensor normalize_images(const Tensor& images, const std::vector<float>& mean, co
   check_images("normalize_images", images);
   constexpr std::size_t most = 4;
   const auto channels = static_cast<std::size_t>(images.dim(1));
-  check::sizes(channels <= most && mean.size() == channels && std.size() == channels, "normalize_images",
+  check::sizes(channels >= 1 && channels <= most && mean.size() == channels && std.size() == channels, "normalize_images",
                "number of channels", fmt::format("{}, {} means and {} deviations", images.str(), mean.size(), std.size()),
-               "one mean and one deviation a channel, at most 4 channels");
+               "one mean and one deviation a channel, 1 to 4 channels");
   std::array<float, most> m{};
   std::array<float, most> s{};
   std::ranges::copy(mean, m.begin());

@@ -10,6 +10,7 @@
 #include "engine/kernels/elementwise.h"
 #include "engine/ops/arithmetic.h"
 #include "engine/ops/check.h"
+#include "engine/ops/rearrange.h"
 
 namespace qtrain {
 namespace {
@@ -22,7 +23,7 @@ struct SumNode final : Node {
   std::string_view name() const override { return "sum"; }
   std::vector<SavedTensor*> saved() override { return {}; }
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
-    const Tensor g = grad_outputs[0].view(kept_shape);
+    const Tensor g = reshape(grad_outputs[0], kept_shape.dims());
     return {add(Tensor::zeros(x_shape, DType::f32, g.device()), scale(g, factor))};
   }
 };
@@ -32,7 +33,7 @@ Tensor sum_all(const Tensor& x, std::string_view op, float factor) {
   check::sizes(x.numel() > 0, op, "nothing to sum", x.str(), "at least one element");
   Tensor y = Tensor::empty({}, DType::f32, x.device());
   const Stream stream = backend(x.device()).stream();
-  reduce<1, Sum>(stream, x.numel(), [] QTRAIN_LAMBDA(float v) { return std::array<float, 1>{v}; }, y.data<float>(), x.data<float>());
+  reduce<1, Sum>(stream, x.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, y.data<float>(), x.data<float>());
   if (factor != 1.0F) map(stream, 1, [factor] QTRAIN_LAMBDA(float v) { return v * factor; }, y.data<float>(), y.data<float>());
   return Tape::record<SumNode>(op, {x}, y, [&](SumNode& node) {
     node.x_shape = x.shape();
@@ -44,10 +45,14 @@ Tensor sum_all(const Tensor& x, std::string_view op, float factor) {
 
 Tensor sum(const Tensor& x) { return sum_all(x, "sum", 1.0F); }
 
-Tensor mean(const Tensor& x) { return sum_all(x, "mean", 1.0F / static_cast<float>(x.numel())); }
+Tensor mean(const Tensor& x) {
+  check::tensor("mean", "x", x);
+  return sum_all(x, "mean", 1.0F / static_cast<float>(x.numel()));
+}
 
 Tensor sum(const Tensor& x, std::span<const std::size_t> dims, bool keep) {
   check::tensor("sum", "x", x);
+  check::sizes(x.numel() > 0, "sum", "nothing to sum", x.str(), "at least one element");
   Shape kept = x.shape();
   std::array<bool, Shape::max_rank> summed{};
   for (const std::size_t d : dims) {
@@ -61,7 +66,7 @@ Tensor sum(const Tensor& x, std::span<const std::size_t> dims, bool keep) {
     if (!summed[d]) left[rank++] = x.dim(d);
   Tensor total = sum_to_shape(x.detach(), kept);
   if (total.shares_storage_with(x)) total = total.clone();
-  const Tensor y = keep ? total : total.view(Shape(std::span<const std::int64_t>(left.data(), rank)));
+  const Tensor y = keep ? total : reshape(total, std::span<const std::int64_t>(left.data(), rank));
   return Tape::record<SumNode>("sum", {x}, y, [&](SumNode& node) {
     node.x_shape = x.shape();
     node.kept_shape = kept;

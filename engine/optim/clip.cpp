@@ -32,7 +32,7 @@ Tensor own_gradient(const Tensor& parameter) {
 }
 
 struct Square {
-  QTRAIN_HOST_DEVICE std::array<float, 1> operator()(float g) const { return {g * g}; }
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float g) const { return {g * g}; }
 };
 
 // total += part; a running sum of squares, one element.
@@ -63,11 +63,10 @@ struct Limit {
 
 }  // namespace
 
-Tensor clip_gradient_norm(std::span<const Tensor> parameters, float max_norm) {
-  require_bound(max_norm);
+Tensor gradient_norm(std::span<const Tensor> parameters) {
   std::vector<Tensor> gradients;
   for (const Tensor& p : parameters)
-    if (p.grad().defined()) gradients.push_back(own_gradient(p));
+    if (p.grad().defined()) gradients.push_back(p.grad());
   if (gradients.empty()) return Tensor::scalar(0);
   const Device device = gradients.front().device();
   for (const Tensor& g : gradients)
@@ -86,8 +85,17 @@ Tensor clip_gradient_norm(std::span<const Tensor> parameters, float max_norm) {
     update(stream, 1, Accumulate{}, norm.data<float>(), static_cast<const float*>(part.data<float>()));
   }
   update(stream, 1, Root{}, norm.data<float>());
-  for (const Tensor& g : gradients) {
-    update(stream, g.numel(), Shrink{.norm = norm.data<float>(), .max_norm = max_norm}, g.data<float>());
+  return norm;
+}
+
+Tensor clip_gradient_norm(std::span<const Tensor> parameters, float max_norm) {
+  require_bound(max_norm);
+  const Tensor norm = gradient_norm(parameters);
+  for (const Tensor& p : parameters) {
+    if (!p.grad().defined()) continue;
+    const Tensor g = own_gradient(p);
+    update(backend(g.device()).stream(), g.numel(), Shrink{.norm = norm.data<float>(), .max_norm = max_norm},
+           g.data<float>());
     g.bump_version();
   }
   return norm;

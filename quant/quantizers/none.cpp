@@ -8,6 +8,7 @@ class Identity final : public Quantizer {
  public:
   Identity() : Quantizer(float_bits) {}
   std::string kind() const override { return "NoQuantizer"; }
+  void set_bits(int /*bits*/) override {}
   Tensor forward(const Tensor& x) override { return x; }
 };
 

@@ -64,9 +64,7 @@ struct SatActivationMath {
 class SatActivation final : public Quantizer {
  public:
   explicit SatActivation(const QuantizerSpec& spec)
-      : Quantizer(spec.bits), scheme_(parse_scheme(spec.options.choice("scheme"))), double_side_(spec.options.flag("double_side")), pact_fp_(spec.options.flag("pact_fp")), alpha_(add_parameter("alpha", initial_alpha(spec))) {
-    if (double_side_ && spec.layer == LayerKind::linear)
-      throw ValueError({.where = "sat (activation)", .what = "double_side is for convolutions", .got = "a linear layer", .expected = "", .hint = ""});
+      : Quantizer(spec.bits), scheme_(parse_scheme(spec.options.choice("scheme"))), double_side_(spec.options.flag("double_side") && spec.layer == LayerKind::convolution), pact_fp_(spec.options.flag("pact_fp")), alpha_(add_parameter("alpha", initial_alpha(spec))) {
   }
 
   std::string kind() const override { return "SatActivation"; }
@@ -111,7 +109,7 @@ const Registration registration{{
     .weight_options = sat_weight_options(),
     .activation_options =
         {scheme_option("original"),
-         {.name = "double_side", .type = OptionType::boolean, .default_value = "false", .help = "clip at -alpha too, for inputs that can be negative (convolutions)", .choices = {}},
+         {.name = "double_side", .type = OptionType::boolean, .default_value = "false", .help = "clip at -alpha too, for inputs that can be negative; convolutions only", .choices = {}},
          {.name = "pact_fp", .type = OptionType::boolean, .default_value = "false", .help = "at 32 bits: clip at alpha without rounding", .choices = {}},
          {.name = "alpha", .type = OptionType::real, .default_value = "0", .help = "initial clipping level; 0: 8 for convolutions, 10 for linear layers", .choices = {}}},
     .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {

@@ -3,7 +3,8 @@
 // The largest |t| is part of the function: with G = s dL/dy and S = {i : |t_i| = m},
 //   dL/dt_i = G_i / m - [i in S] sign(t_i) (sum_j G_j t_j) / (m^2 |S|),   dL/dw = dL/dt (1 - t^2).
 // s scales v to standard deviation N (1/sqrt(fan-out) or that of w); it is a constant for the gradient.
-// An all-zero tensor has u = 0 and gradient 0; a tensor without spread has s = 1.
+// An all-zero tensor has u = 0 and gradient 0; a tensor without spread has s = 1. Infinite weights count as t = +-1; a
+// NaN makes the whole result NaN.
 #include "quant/quantizers/sat_weight.h"
 
 #include <array>
@@ -29,18 +30,23 @@ struct Normalize {
   const float* statistics;
   UnitQuantizer<scheme> q{};
   Divisor by_m;
-  float keep = 1;
+  float lift = 1;  // keeps a tiny m within the divisor's range
   QTRAIN_HOST_DEVICE void prepare() {
     const float m = statistics[most_normalized];
-    keep = m == 0 ? 0.0F : 1.0F;
-    by_m.set(m == 0 ? 1.0F : m);
+    lift = m == 0 ? 0.0F : (m < 1e-25F ? 0x1p100F : 1.0F);
+    by_m.set(m == 0 ? 1.0F : m * lift);
   }
   QTRAIN_HOST_DEVICE float operator()(float w) const {
-    const float u = by_m.divide(tanh_of(w)) * keep;
+    const float u = by_m.divide(tanh_of(w) * lift);
     if constexpr (!rounds) return u;
     return 2.0F * q((u + 1.0F) / 2.0F) - 1.0F;
   }
 };
+
+// Gradients grow as 1/m. Below this m, which only a broken tensor has, they grow no more, and stay finite.
+QTRAIN_HOST_DEVICE float divisor_of(float m) {
+  return m < 1e-30F ? 1e-30F : m;
+}
 
 struct GradientTerms {
   const float* statistics;
@@ -51,7 +57,7 @@ struct GradientTerms {
   QTRAIN_HOST_DEVICE void prepare() {
     m = statistics[most_normalized];
     s = scale != nullptr ? *scale : 1.0F;
-    s_over_m = m == 0 ? 0.0F : s / m;
+    s_over_m = m == 0 ? 0.0F : s / divisor_of(m);
   }
   QTRAIN_HOST_DEVICE Mapped<2> operator()(float w, float g) const {
     const float t = tanh_of(w);
@@ -59,24 +65,34 @@ struct GradientTerms {
   }
 };
 
-// The second term of dL/dt, which only the elements at the maximum have.
+// The second term of dL/dt, which only the elements at the maximum have: each call searches one run of elements, and
+// looks closer only where one comes near the maximum.
 struct MaximumTerm {
+  static constexpr std::int64_t run = 2048;
   const float* statistics;
   const float* sums;  // {sum G t, |S|}
   const float* w;
   float* grad_w;
+  std::int64_t n;
   float m = 1;
   float near = 0;
   float term = 0;
   QTRAIN_HOST_DEVICE void prepare() {
     m = statistics[most_normalized];
     near = 0.9F * statistics[largest_weight];  // farther from the maximum, |t| = m only where 1 - t^2 = 0 in float32
-    term = m == 0 ? 0.0F : sums[0] / (m * m * sums[1]);
+    term = m == 0 ? 0.0F : sums[0] / divisor_of(m) / divisor_of(m) / sums[1];
   }
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
-    if (fabsf(w[i]) < near) return;
-    const float t = tanh_of(w[i]);
-    if (fabsf(t) >= m) grad_w[i] -= sign_of(t) * term * (1.0F - t * t);
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
+    const std::int64_t begin = block * run;
+    const std::int64_t end = begin + run < n ? begin + run : n;
+    float largest = 0;
+#pragma omp simd reduction(max : largest)
+    for (std::int64_t i = begin; i < end; ++i) largest = fabsf(w[i]) > largest ? fabsf(w[i]) : largest;
+    if (largest < near) return;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float t = tanh_of(w[i]);
+      if (fabsf(t) >= m) grad_w[i] -= sign_of(t) * term * (1.0F - t * t);
+    }
   }
 };
 
@@ -102,7 +118,8 @@ struct SatWeightNode final : Node {
     Tensor sums = Tensor::empty({2}, DType::f32, g.device());
     map_reduce<2>(stream, g.numel(), GradientTerms{stats.data<float>(), s.defined() ? s.data<float>() : nullptr}, sums.data<float>(),
                   grad_w.data<float>(), weight.data<float>(), g.data<float>());
-    for_each(stream, g.numel(), MaximumTerm{stats.data<float>(), sums.data<float>(), weight.data<float>(), grad_w.data<float>()});
+    const std::int64_t runs = (g.numel() + MaximumTerm::run - 1) / MaximumTerm::run;
+    for_each(stream, runs, MaximumTerm{stats.data<float>(), sums.data<float>(), weight.data<float>(), grad_w.data<float>(), g.numel()}, 8);
     return {grad_w};
   }
 };
@@ -112,7 +129,7 @@ Tensor weight_statistics(const Tensor& w) {
   const Stream stream = backend(w.device()).stream();
   Tensor statistics = Tensor::empty({2}, DType::f32, w.device());
   float* s = statistics.data<float>();
-  reduce<1, Maximum>(stream, w.numel(), [] QTRAIN_LAMBDA(float v) { return std::array<float, 1>{fabsf(v)}; }, s, w.data<float>());
+  reduce<1, Maximum>(stream, w.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; }, s, w.data<float>());
   map(stream, 1, [] QTRAIN_LAMBDA(float v) { return tanh_of(v); }, s + most_normalized, s + largest_weight);
   return statistics;
 }
@@ -121,7 +138,7 @@ struct SquaredDeviation {
   const float* mean;
   float value = 0;
   QTRAIN_HOST_DEVICE void prepare() { value = *mean; }
-  QTRAIN_HOST_DEVICE std::array<float, 1> operator()(float x) const { return {(x - value) * (x - value)}; }
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {(x - value) * (x - value)}; }
 };
 
 // The sample standard deviation (divisor n - 1) as a device scalar; 0 for one element.
@@ -132,7 +149,7 @@ Tensor standard_deviation(const Tensor& x) {
   Tensor deviation = Tensor::empty({1}, DType::f32, x.device());
   float* mu = mean.data<float>();
   float* sd = deviation.data<float>();
-  reduce<1, Sum>(stream, n, [] QTRAIN_LAMBDA(float v) { return std::array<float, 1>{v}; }, mu, x.data<float>());
+  reduce<1, Sum>(stream, n, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mu, x.data<float>());
   map(stream, 1, [n] QTRAIN_LAMBDA(float total) { return total / static_cast<float>(n); }, mu, mu);
   reduce<1, Sum>(stream, n, SquaredDeviation{mu}, sd, x.data<float>());
   map(stream, 1, [n] QTRAIN_LAMBDA(float total) { return n > 1 ? sqrtf(total / static_cast<float>(n - 1)) : 0.0F; }, sd, sd);

@@ -17,21 +17,55 @@ struct Activation {
   std::vector<std::pair<float, float>> derivatives_at_kinks;  // PyTorch's
 };
 
-std::ostream& operator<<(std::ostream& out, const Activation& a) { return out << a.name; }
+std::ostream& operator<<(std::ostream& out, const Activation& a) {
+  return out << a.name;
+}
 
-double clamped(double x, double low, double high) { return std::min(std::max(x, low), high); }
-double logistic(double x) { return 1 / (1 + std::exp(-x)); }
+double clamped(double x, double low, double high) {
+  return std::min(std::max(x, low), high);
+}
+double logistic(double x) {
+  return 1 / (1 + std::exp(-x));
+}
 
 const Activation activations[] = {
-    {"relu", [](const Tensor& x) { return relu(x); }, [](double x) { return std::max(x, 0.0); }, {0}, {{0, 0}}},
-    {"relu6", [](const Tensor& x) { return relu6(x); }, [](double x) { return clamped(x, 0, 6); }, {0, 6}, {{0, 0}, {6, 0}}},
-    {"leaky_relu", [](const Tensor& x) { return leaky_relu(x, 0.125F); }, [](double x) { return x > 0 ? x : x / 8; }, {0}, {{0, 0.125F}}},
-    {"clamp", [](const Tensor& x) { return clamp(x, -1, 2); }, [](double x) { return clamped(x, -1, 2); }, {-1, 2}, {{-1, 1}, {2, 1}}},
+    {"relu",
+     [](const Tensor& x) { return relu(x); },
+     [](double x) { return std::max(x, 0.0); },
+     {0},
+     {{0, 0}}},
+    {"relu6",
+     [](const Tensor& x) { return relu6(x); },
+     [](double x) { return clamped(x, 0, 6); },
+     {0, 6},
+     {{0, 0}, {6, 0}}},
+    {"leaky_relu",
+     [](const Tensor& x) { return leaky_relu(x, 0.125F); },
+     [](double x) { return x > 0 ? x : x / 8; },
+     {0},
+     {{0, 0.125F}}},
+    {"clamp",
+     [](const Tensor& x) { return clamp(x, -1, 2); },
+     [](double x) { return clamped(x, -1, 2); },
+     {-1, 2},
+     {{-1, 1}, {2, 1}}},
     {"sigmoid", [](const Tensor& x) { return sigmoid(x); }, logistic, {}, {{0, 0.25F}}},
     {"tanh", [](const Tensor& x) { return tanh(x); }, [](double x) { return std::tanh(x); }, {}, {{0, 1}}},
-    {"silu", [](const Tensor& x) { return silu(x); }, [](double x) { return x * logistic(x); }, {}, {{0, 0.5F}}},
-    {"hard_sigmoid", [](const Tensor& x) { return hard_sigmoid(x); }, [](double x) { return clamped(x + 3, 0, 6) / 6; }, {-3, 3}, {{-3, 0}, {3, 0}}},
-    {"hard_swish", [](const Tensor& x) { return hard_swish(x); }, [](double x) { return x * clamped(x + 3, 0, 6) / 6; }, {-3, 3}, {{-3, 0}, {3, 1}}},
+    {"silu",
+     [](const Tensor& x) { return silu(x); },
+     [](double x) { return x * logistic(x); },
+     {},
+     {{0, 0.5F}}},
+    {"hard_sigmoid",
+     [](const Tensor& x) { return hard_sigmoid(x); },
+     [](double x) { return clamped(x + 3, 0, 6) / 6; },
+     {-3, 3},
+     {{-3, 0}, {3, 0}}},
+    {"hard_swish",
+     [](const Tensor& x) { return hard_swish(x); },
+     [](double x) { return x * clamped(x + 3, 0, 6) / 6; },
+     {-3, 3},
+     {{-3, 0}, {3, 1}}},
 };
 
 class ActivationTest : public ::testing::TestWithParam<Activation> {};
@@ -39,6 +73,7 @@ class ActivationTest : public ::testing::TestWithParam<Activation> {};
 TEST_P(ActivationTest, EqualsItsFormula) {
   const auto x = random_values(5000, 1, {-9, 9});
   std::vector<double> want;
+  want.reserve(x.size());
   for (const float v : x) want.push_back(GetParam().formula(static_cast<double>(v)));
   for (const Device device : available_devices()) {
     EXPECT_TRUE(near(GetParam().op(Tensor::from_values({5000}, x, device)), want, 2e-7));
@@ -48,7 +83,8 @@ TEST_P(ActivationTest, EqualsItsFormula) {
 
 TEST_P(ActivationTest, PassesTheGradientCheck) {
   for (const Shape& s : {Shape{}, Shape{17}, Shape{2, 5, 3, 3}})
-    EXPECT_TRUE(check_gradients([&](const auto& in) { return GetParam().op(in[0]); }, {{"x", s, {-8, 8, GetParam().kinks}}}));
+    EXPECT_TRUE(check_gradients([&](const auto& in) { return GetParam().op(in[0]); },
+                                {{"x", s, {-8, 8, GetParam().kinks}}}));
 }
 
 TEST_P(ActivationTest, DerivativesAtKinks) {
@@ -70,10 +106,13 @@ TEST_P(ActivationTest, NaNPassesAndInfinityHasItsLimit) {
       for (std::size_t i = 0; i < length; ++i) EXPECT_EQ(std::isnan(y[i]), i == place);
     }
   const float above = GetParam().op(Tensor::scalar(infinity)).item();
-  EXPECT_EQ(above, static_cast<float>(GetParam().formula(1e30)) > 1e20F ? infinity : static_cast<float>(GetParam().formula(1e30)));
+  EXPECT_EQ(above, static_cast<float>(GetParam().formula(1e30)) > 1e20F
+                       ? infinity
+                       : static_cast<float>(GetParam().formula(1e30)));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ActivationTest, ::testing::ValuesIn(activations), [](const auto& instance) { return instance.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, ActivationTest, ::testing::ValuesIn(activations),
+                         [](const auto& instance) { return instance.param.name; });
 
 }  // namespace
 }  // namespace qtrain

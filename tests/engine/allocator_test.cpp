@@ -21,7 +21,9 @@ namespace {
 constexpr std::size_t mebi = std::size_t{1} << 20;
 
 SegmentSource heap() {
-  return {[](std::size_t bytes) { return bytes > 1024 * mebi ? nullptr : std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096); },
+  return {[](std::size_t bytes) {
+            return bytes > 1024 * mebi ? nullptr : std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+          },
           [](void* segment, std::size_t) { std::free(segment); }};
 }
 
@@ -76,7 +78,8 @@ TEST(CachingAllocator, BlocksAreAlignedAndDisjoint) {
     } else {
       const std::size_t victim = random.below(held.size());
       const Held block = held[victim];
-      for (std::size_t i = 0; i < block.size; ++i) ASSERT_EQ(block.bytes[i], block.mark) << "overwritten by another block";
+      for (std::size_t i = 0; i < block.size; ++i)
+        ASSERT_EQ(block.bytes[i], block.mark) << "overwritten by another block";
       allocator.release(block.bytes, block.size);
       held[victim] = held.back();
       held.pop_back();
@@ -170,7 +173,8 @@ TEST(TrainingStep, AsksTheSystemForNothingAfterTheSecond) {
   Allocator& allocator = backend(Device{}).allocator();
   if (dynamic_cast<CachingAllocator*>(&allocator) == nullptr) GTEST_SKIP() << "caching is off";
   Tensor w = Tensor::full({32, 16, 3, 3}, 0.1F).set_requires_grad(true);
-  const BatchNormState state{Tensor::full({32}, 1), Tensor::zeros({32}), Tensor::zeros({32}), Tensor::full({32}, 1)};
+  const BatchNormState state{Tensor::full({32}, 1), Tensor::zeros({32}), Tensor::zeros({32}),
+                             Tensor::full({32}, 1)};
   const Tensor x = Tensor::full({8, 16, 32, 32}, 1);
   std::size_t after_second = 0;
   for (int step = 0; step < 6; ++step) {

@@ -19,8 +19,8 @@ struct GradientInput {
 };
 
 struct GradientOptions {
-  double step = 0.02;       // the difference quotient's error is step^2 / 6 times the third derivative
-  double tolerance = 2e-3;  // relative to the input's largest gradient
+  double step = 0.02;              // the difference quotient's error is step^2 / 6 times the third derivative
+  double tolerance = 2e-3;         // relative to the input's largest gradient
   std::size_t most_elements = 64;  // larger inputs are checked at so many random places
   std::uint64_t seed = 1;
 };
@@ -83,7 +83,8 @@ class GradientCheck {
     const NoGradGuard no_grad;
     const std::vector<float> y = function_(tensors()).values();
     double total = 0;
-    for (std::size_t i = 0; i < y.size(); ++i) total += static_cast<double>(y[i]) * static_cast<double>(cotangent_[i]);
+    for (std::size_t i = 0; i < y.size(); ++i)
+      total += static_cast<double>(y[i]) * static_cast<double>(cotangent_[i]);
     return total;
   }
 
@@ -129,7 +130,8 @@ class GradientCheck {
   std::vector<float> cotangent_;
 };
 
-// EXPECT_TRUE(check_gradients([](const auto& in) { return matmul(in[0], in[1]); }, {{"a", {2, 3}}, {"b", {3, 4}}}));
+// EXPECT_TRUE(check_gradients([](const auto& in) { return matmul(in[0], in[1]); }, {{"a", {2, 3}}, {"b", {3,
+// 4}}}));
 inline ::testing::AssertionResult check_gradients(const Differentiable& function,
                                                   const std::vector<GradientInput>& inputs,
                                                   const GradientOptions& options = {}) {

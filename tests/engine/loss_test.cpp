@@ -21,7 +21,8 @@ double cross_entropy(const std::vector<float>& z, const std::vector<std::int64_t
     double total = 0;
     for (std::size_t k = 0; k < classes; ++k) total += std::exp(at(k) - top);
     for (std::size_t k = 0; k < classes; ++k) {
-      const double q = (k == static_cast<std::size_t>(labels[r]) ? 1 - smoothing : 0.0) + smoothing / static_cast<double>(classes);
+      const double q = (k == static_cast<std::size_t>(labels[r]) ? 1 - smoothing : 0.0) +
+                       smoothing / static_cast<double>(classes);
       loss -= q * (at(k) - top - std::log(total));
     }
   }
@@ -34,22 +35,29 @@ TEST(CrossEntropy, EqualsItsDefinition) {
     for (const double spread : {0.0, 1.0, 30.0, 1e4})
       for (const double smoothing : {0.0, 0.1, 1.0}) {
         const auto z = random_values(50, 1, {-spread, spread + 1e-3});
-        const float loss = softmax_cross_entropy(Tensor::from_values({5, 10}, z, device), labels_of(labels, device), static_cast<float>(smoothing)).item();
+        const float loss = softmax_cross_entropy(Tensor::from_values({5, 10}, z, device),
+                                                 labels_of(labels, device), static_cast<float>(smoothing))
+                               .item();
         const double want = cross_entropy(z, labels, smoothing);
-        EXPECT_NEAR(static_cast<double>(loss), want, 2e-6 * std::max(1.0, std::abs(want))) << spread << " " << smoothing;
+        EXPECT_NEAR(static_cast<double>(loss), want, 2e-6 * std::max(1.0, std::abs(want)))
+            << spread << " " << smoothing;
       }
 }
 
 TEST(CrossEntropy, ManyRowsAndClasses) {
   std::vector<std::int64_t> labels;
   for (std::int64_t i = 0; i < 300; ++i) labels.push_back(i * 7 % 1000);
-  const auto z = random_values(300 * 1000, 1, {-5, 5});
-  EXPECT_NEAR(static_cast<double>(softmax_cross_entropy(Tensor::from_values({300, 1000}, z), labels_of(labels)).item()), cross_entropy(z, labels, 0), 1e-5);
+  const auto z = random_values(300'000, 1, {-5, 5});
+  EXPECT_NEAR(static_cast<double>(
+                  softmax_cross_entropy(Tensor::from_values({300, 1000}, z), labels_of(labels)).item()),
+              cross_entropy(z, labels, 0), 1e-5);
 }
 
 TEST(CrossEntropy, PassesTheGradientCheck) {
   for (const float smoothing : {0.0F, 0.1F, 1.0F}) {
-    const auto loss = [&](const std::vector<Tensor>& in) { return softmax_cross_entropy(in[0], labels_of({2, 0, 4, 1}, in[0].device()), smoothing); };
+    const auto loss = [&](const std::vector<Tensor>& in) {
+      return softmax_cross_entropy(in[0], labels_of({2, 0, 4, 1}, in[0].device()), smoothing);
+    };
     EXPECT_TRUE(check_gradients(loss, {{"logits", {4, 5}, {-2, 2}}}));
     EXPECT_TRUE(check_gradients(loss, {{"logits", {4, 7}, {900, 902}}}, {.step = 0.05, .tolerance = 5e-3}));
   }
@@ -74,7 +82,9 @@ TEST(CrossEntropy, NaNIsNotHidden) {
 TEST(CountTopK, CountsRowsAndBreaksTiesByClass) {
   for (const Device device : available_devices()) {
     const Tensor z = Tensor::from_values({4, 3}, {1, 2, 3, 3, 2, 1, 5, 5, 5, NAN, 1, 0}, device);
-    const auto count = [&](std::vector<std::int64_t> labels, std::int64_t k) { return count_top_k(z, labels_of(labels, device), k).item(); };
+    const auto count = [&](const std::vector<std::int64_t>& labels, std::int64_t k) {
+      return count_top_k(z, labels_of(labels, device), k).item();
+    };
     EXPECT_EQ(count({2, 0, 0, 1}, 1), 4.0F) << "a tie goes to the lower class, NaN never wins";
     EXPECT_EQ(count({2, 0, 1, 0}, 1), 2.0F);
     EXPECT_EQ(count({1, 1, 1, 2}, 2), 4.0F);

@@ -35,11 +35,21 @@ constexpr auto shape_error = type<ShapeError>;
 constexpr auto dtype_error = type<DTypeError>;
 constexpr auto value_error = type<ValueError>;
 
-Tensor f32(const Shape& shape) { return Tensor::zeros(shape); }
-Tensor f64(const Shape& shape) { return Tensor::zeros(shape, DType::f64); }
-Tensor i32(const Shape& shape) { return Tensor::zeros(shape, DType::i32); }
-Tensor i64(const Shape& shape) { return Tensor::zeros(shape, DType::i64); }
-Tensor u8(const Shape& shape) { return Tensor::zeros(shape, DType::u8); }
+Tensor f32(const Shape& shape) {
+  return Tensor::zeros(shape);
+}
+Tensor f64(const Shape& shape) {
+  return Tensor::zeros(shape, DType::f64);
+}
+Tensor i32(const Shape& shape) {
+  return Tensor::zeros(shape, DType::i32);
+}
+Tensor i64(const Shape& shape) {
+  return Tensor::zeros(shape, DType::i64);
+}
+Tensor u8(const Shape& shape) {
+  return Tensor::zeros(shape, DType::u8);
+}
 const Tensor none;
 
 void check(const std::vector<Case>& cases) {
@@ -81,16 +91,23 @@ TEST(OpErrors, OneTensor) {
       {"sum_to_shape", [](const Tensor& x) { sum_to_shape(x, {}); }},
       {"reshape", [](const Tensor& x) { reshape(x, {1}); }},
       {"flatten", [](const Tensor& x) { flatten(x); }},
-      {"pad2d", [](const Tensor& x) { pad2d(x, {1, 1}, {1, 1}); }},
+      {"pad2d",
+       [](const Tensor& x) {
+         pad2d(x, {1, 1}, {1, 1});
+       }},
       {"max_pool2d", [](const Tensor& x) { max_pool2d(x, {}); }},
       {"average_pool2d", [](const Tensor& x) { average_pool2d(x, {}); }},
       {"global_average_pool2d", [](const Tensor& x) { global_average_pool2d(x); }},
   };
   std::vector<Case> cases;
-  for (const auto& [name, call] : ops) {
-    cases.push_back({name, value_error, [&call] { call(none); }, "no tensor"});
+  for (const auto& [name, op] : ops) {
+    cases.push_back({name, value_error, [call = op] { call(none); }, "no tensor"});
     for (const DType dtype : {DType::f64, DType::i32, DType::u8, DType::bf16})
-      cases.push_back({name, dtype_error, [&call, dtype] { call(Tensor::zeros({2, 3, 4, 4}, dtype)); }, "f32"});
+      cases.push_back({name, dtype_error,
+                       [call = op, dtype] {
+                         call(Tensor::zeros({2, 3, 4, 4}, dtype));
+                       },
+                       "f32"});
   }
   check(cases);
 }
@@ -128,7 +145,8 @@ TEST(OpErrors, Arithmetic) {
 
 TEST(OpErrors, Convolution) {
   std::vector<Case> cases;
-  const auto run = [&](bool (*expected)(const Error&), const Tensor& x, const Tensor& w, const Tensor& b = {}, const ConvolutionGeometry& g = {}) {
+  const auto run = [&](bool (*expected)(const Error&), const Tensor& x, const Tensor& w, const Tensor& b = {},
+                       const ConvolutionGeometry& g = {}) {
     cases.push_back({"conv2d", expected, [=] { conv2d(x, w, b, g); }});
   };
   const Tensor x = f32({2, 4, 5, 5});
@@ -193,17 +211,21 @@ TEST(OpErrors, BatchNorm) {
     BatchNormState state{f32({3}), f32({3}), f32({3}), f32({3})};
     Tensor residual = f32({2, 3, 4, 4});
   };
-  const auto run = [&](bool (*expected)(const Error&), const std::function<void(Arguments&)>& spoil, bool in_training = true) {
+  const auto run = [&](bool (*expected)(const Error&), const std::function<void(Arguments&)>& spoil,
+                       bool in_training = true) {
     Arguments a;
     spoil(a);
-    if (in_training) cases.push_back({"batch_norm", expected, [a] { batch_norm_training(a.x, a.state, {}, a.residual); }});
+    if (in_training)
+      cases.push_back({"batch_norm", expected, [a] { batch_norm_training(a.x, a.state, {}, a.residual); }});
     cases.push_back({"batch_norm", expected, [a] { batch_norm_evaluation(a.x, a.state, {}, a.residual); }});
   };
   run(value_error, [](Arguments& a) { a.x = none; });
   run(value_error, [](Arguments& a) { a.state.gamma = none; });
   run(value_error, [](Arguments& a) { a.state.beta = none; });
-  run(value_error, [](Arguments& a) { a.state.running_mean = none; }, false);
-  run(value_error, [](Arguments& a) { a.state.running_variance = none; }, false);
+  run(
+      value_error, [](Arguments& a) { a.state.running_mean = none; }, false);
+  run(
+      value_error, [](Arguments& a) { a.state.running_variance = none; }, false);
   run(dtype_error, [](Arguments& a) { a.x = f64({2, 3, 4, 4}); });
   run(dtype_error, [](Arguments& a) { a.state.gamma = f64({3}); });
   run(dtype_error, [](Arguments& a) { a.state.running_variance = f64({3}); });
@@ -214,16 +236,24 @@ TEST(OpErrors, BatchNorm) {
   run(shape_error, [](Arguments& a) { a.state.running_mean = f32({1}); });
   run(shape_error, [](Arguments& a) { a.residual = f32({2, 3, 4, 5}); });
   run(shape_error, [](Arguments& a) { a = {f32({0, 3}), a.state, none}; });
-  run(shape_error, [](Arguments& a) { a = {f32({2, 0, 4, 4}), {f32({0}), f32({0}), f32({0}), f32({0})}, none}; });
-  cases.push_back({"batch_norm", shape_error, [] { batch_norm_training(f32({1, 3, 1, 1}), Arguments{}.state); }, "larger batch"});
+  run(shape_error, [](Arguments& a) {
+    a = {f32({2, 0, 4, 4}), {f32({0}), f32({0}), f32({0}), f32({0})}, none};
+  });
+  cases.push_back({"batch_norm", shape_error,
+                   [] {
+                     batch_norm_training(f32({1, 3, 1, 1}), Arguments{}.state);
+                   },
+                   "larger batch"});
   check(cases);
 }
 
 TEST(OpErrors, Pooling) {
   std::vector<Case> cases;
-  const std::pair<std::string, Tensor (*)(const Tensor&, const PoolGeometry&)> ops[] = {{"max_pool2d", max_pool2d}, {"average_pool2d", average_pool2d}};
+  const std::pair<std::string, Tensor (*)(const Tensor&, const PoolGeometry&)> ops[] = {
+      {"max_pool2d", max_pool2d}, {"average_pool2d", average_pool2d}};
   for (const auto& [name, op] : ops) {
-    const auto run = [&, f = op, n = name](bool (*expected)(const Error&), const Shape& x, const PoolGeometry& g) {
+    const auto run = [&, f = op, n = name](bool (*expected)(const Error&), const Shape& x,
+                                           const PoolGeometry& g) {
       cases.push_back({n, expected, [f, x, g] { f(f32(x), g); }});
     };
     run(shape_error, {3, 4, 4}, {});
@@ -243,12 +273,15 @@ TEST(OpErrors, Pooling) {
 
 TEST(OpErrors, Loss) {
   std::vector<Case> cases;
-  const auto labels = [](std::int64_t value) { return Tensor::from_values<std::int64_t>({2}, std::vector<std::int64_t>{0, value}); };
+  const auto labels = [](std::int64_t value) {
+    return Tensor::from_values<std::int64_t>({2}, std::vector<std::int64_t>{0, value});
+  };
   const std::pair<std::string, std::function<void(const Tensor&, const Tensor&)>> ops[] = {
       {"softmax_cross_entropy", [](const Tensor& z, const Tensor& l) { softmax_cross_entropy(z, l); }},
       {"count_top_k", [](const Tensor& z, const Tensor& l) { count_top_k(z, l, 1); }}};
   for (const auto& [name, op] : ops) {
-    const auto run = [&, f = op, n = name](bool (*expected)(const Error&), const Tensor& z, const Tensor& l, const std::string& text = "") {
+    const auto run = [&, f = op, n = name](bool (*expected)(const Error&), const Tensor& z, const Tensor& l,
+                                           const std::string& text = "") {
       cases.push_back({n, expected, [f, z, l] { f(z, l); }, text});
     };
     run(value_error, none, i64({2}));
@@ -264,24 +297,54 @@ TEST(OpErrors, Loss) {
     run(value_error, f32({2, 3}), labels(-1), "got -1");
     run(value_error, f32({2, 3}), labels(INT64_MAX));
   }
-  cases.push_back({"softmax_cross_entropy", value_error, [] { softmax_cross_entropy(f32({2, 3}), i64({2}), -0.1F); }});
-  cases.push_back({"softmax_cross_entropy", value_error, [] { softmax_cross_entropy(f32({2, 3}), i64({2}), 1.1F); }});
-  cases.push_back({"softmax_cross_entropy", value_error, [] { softmax_cross_entropy(f32({2, 3}), i64({2}), NAN); }});
+  cases.push_back({"softmax_cross_entropy", value_error, [] {
+                     softmax_cross_entropy(f32({2, 3}), i64({2}), -0.1F);
+                   }});
+  cases.push_back({"softmax_cross_entropy", value_error, [] {
+                     softmax_cross_entropy(f32({2, 3}), i64({2}), 1.1F);
+                   }});
+  cases.push_back({"softmax_cross_entropy", value_error, [] {
+                     softmax_cross_entropy(f32({2, 3}), i64({2}), NAN);
+                   }});
   cases.push_back({"count_top_k", value_error, [] { count_top_k(f32({2, 3}), i64({2}), 0); }});
   check(cases);
 }
 
 TEST(OpErrors, RearrangeAndReduce) {
   constexpr std::int64_t huge = std::int64_t{1} << 62;
-  const auto join = [](std::vector<Tensor> parts, std::size_t dim) { return [=] { concat(parts, dim); }; };
+  const auto join = [](const std::vector<Tensor>& parts, std::size_t dim) {
+    return [=] { concat(parts, dim); };
+  };
   check({
-      {"reshape", shape_error, [] { reshape(f32({2, 3}), {5}); }, "[2, 3]"},
-      {"reshape", shape_error, [] { reshape(f32({2, 3}), {-1, 4}); }},
-      {"reshape", shape_error, [] { reshape(f32({2, 3}), {-1, -1}); }},
-      {"reshape", shape_error, [] { reshape(f32({2, 3}), {-2, -3}); }},
-      {"reshape", shape_error, [] { reshape(f32({2, 3}), {0, -1}); }},
-      {"reshape", shape_error, [=] { reshape(f32({2, 3}), {huge, huge}); }},
-      {"reshape", shape_error, [] { reshape(f32({1}), {1, 1, 1, 1, 1, 1, 1}); }},
+      {"reshape", shape_error,
+       [] {
+         reshape(f32({2, 3}), {5});
+       },
+       "[2, 3]"},
+      {"reshape", shape_error,
+       [] {
+         reshape(f32({2, 3}), {-1, 4});
+       }},
+      {"reshape", shape_error,
+       [] {
+         reshape(f32({2, 3}), {-1, -1});
+       }},
+      {"reshape", shape_error,
+       [] {
+         reshape(f32({2, 3}), {-2, -3});
+       }},
+      {"reshape", shape_error,
+       [] {
+         reshape(f32({2, 3}), {0, -1});
+       }},
+      {"reshape", shape_error,
+       [=] {
+         reshape(f32({2, 3}), {huge, huge});
+       }},
+      {"reshape", shape_error,
+       [] {
+         reshape(f32({1}), {1, 1, 1, 1, 1, 1, 1});
+       }},
       {"flatten", shape_error, [] { flatten(f32({3})); }},
       {"concat", shape_error, join({}, 0)},
       {"concat", value_error, join({none}, 0)},
@@ -290,27 +353,67 @@ TEST(OpErrors, RearrangeAndReduce) {
       {"concat", shape_error, join({f32({2})}, 1)},
       {"concat", shape_error, join({f32({2, 3}), f32({2, 4})}, 0)},
       {"concat", shape_error, join({f32({2, 3}), f32({2})}, 0)},
-      {"pad2d", shape_error, [] { pad2d(f32({2, 3}), {}, {}); }},
-      {"pad2d", value_error, [] { pad2d(f32({1, 1, 2, 2}), {-1, 0}, {}); }},
-      {"pad2d", value_error, [] { pad2d(f32({1, 1, 2, 2}), {INT64_MAX, 0}, {1, 0}); }},
+      {"pad2d", shape_error,
+       [] {
+         pad2d(f32({2, 3}), {}, {});
+       }},
+      {"pad2d", value_error,
+       [] {
+         pad2d(f32({1, 1, 2, 2}), {-1, 0}, {});
+       }},
+      {"pad2d", value_error,
+       [] {
+         pad2d(f32({1, 1, 2, 2}), {INT64_MAX, 0}, {1, 0});
+       }},
       {"normalize_images", value_error, [] { normalize_images(none, {0}, {1}); }},
-      {"normalize_images", dtype_error, [] { normalize_images(f32({1, 1, 2, 2}), {0}, {1}); }},
-      {"normalize_images", shape_error, [] { normalize_images(u8({1, 2, 2}), {0}, {1}); }},
-      {"normalize_images", shape_error, [] { normalize_images(u8({1, 3, 2, 2}), {0}, {1}); }},
-      {"normalize_images", shape_error, [] { normalize_images(u8({1, 0, 2, 2}), {}, {}); }},
-      {"normalize_images", shape_error, [] { normalize_images(u8({1, 5, 2, 2}), std::vector<float>(5), std::vector<float>(5)); }},
-      {"images_to_float", dtype_error, [] { images_to_float(f32({1, 1, 2, 2})); }},
-      {"images_to_float", shape_error, [] { images_to_float(u8({2, 2})); }},
+      {"normalize_images", dtype_error,
+       [] {
+         normalize_images(f32({1, 1, 2, 2}), {0}, {1});
+       }},
+      {"normalize_images", shape_error,
+       [] {
+         normalize_images(u8({1, 2, 2}), {0}, {1});
+       }},
+      {"normalize_images", shape_error,
+       [] {
+         normalize_images(u8({1, 3, 2, 2}), {0}, {1});
+       }},
+      {"normalize_images", shape_error,
+       [] {
+         normalize_images(u8({1, 0, 2, 2}), {}, {});
+       }},
+      {"normalize_images", shape_error,
+       [] {
+         normalize_images(u8({1, 5, 2, 2}), std::vector<float>(5), std::vector<float>(5));
+       }},
+      {"images_to_float", dtype_error,
+       [] {
+         images_to_float(f32({1, 1, 2, 2}));
+       }},
+      {"images_to_float", shape_error,
+       [] {
+         images_to_float(u8({2, 2}));
+       }},
       {"sum", shape_error, [] { sum(f32({0})); }},
-      {"mean", shape_error, [] { mean(f32({0, 3})); }},
-      {"sum", shape_error, [] { sum(f32({2, 3}), std::vector<std::size_t>{2}); }},
+      {"mean", shape_error,
+       [] {
+         mean(f32({0, 3}));
+       }},
+      {"sum", shape_error,
+       [] {
+         sum(f32({2, 3}), std::vector<std::size_t>{2});
+       }},
       {"clamp", value_error, [] { clamp(f32({1}), 1, 0); }},
       {"clamp", value_error, [] { clamp(f32({1}), NAN, 0); }},
   });
 }
 
 TEST(OpErrors, MissingDevice) {
-  check({{"device", type<DeviceError>, [] { Tensor::zeros({1}, DType::f32, {DeviceType::cuda, 97}); }, "cuda:97"}});
+  check({{"device", type<DeviceError>,
+          [] {
+            Tensor::zeros({1}, DType::f32, {DeviceType::cuda, 97});
+          },
+          "cuda:97"}});
 }
 
 }  // namespace

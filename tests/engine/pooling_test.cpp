@@ -26,7 +26,8 @@ const Case cases[] = {
     {{1, 8, 6, 6}, {.kernel = {2, 2}, .stride = {3, 3}}},
 };
 
-// Calls visit(output index, window area inside the image, input indices) for every window, in N, C, H, W order.
+// Calls visit(output index, window area inside the image, input indices) for every window, in N, C, H, W
+// order.
 template <class Visit>
 void for_windows(const Case& c, Visit&& visit) {
   const PoolGeometry& g = c.geometry;
@@ -68,7 +69,9 @@ TEST(MaxPool, EqualsItsDefinitionWithTies) {
 
 TEST(MaxPool, PassesTheGradientCheck) {
   for (const Case& c : cases)
-    EXPECT_TRUE(check_gradients([&](const auto& in) { return max_pool2d(in[0], c.geometry); }, {{"x", c.x, {-1e3, 1e3}}}, {.step = 1e-3})) << c.x.str();
+    EXPECT_TRUE(check_gradients([&](const auto& in) { return max_pool2d(in[0], c.geometry); },
+                                {{"x", c.x, {-1e3, 1e3}}}, {.step = 1e-3}))
+        << c.x.str();
 }
 
 TEST(MaxPool, NaNWinsAndMinusInfinityIsAValue) {
@@ -82,7 +85,10 @@ TEST(MaxPool, NaNWinsAndMinusInfinityIsAValue) {
     for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(tx.grad().values()[i], i == place ? 1.0F : 0.0F);
   }
   const float lowest = -std::numeric_limits<float>::infinity();
-  EXPECT_EQ(max_pool2d(Tensor::full({1, 1, 3, 3}, lowest), {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}}).values(), std::vector<float>(4, lowest));
+  EXPECT_EQ(
+      max_pool2d(Tensor::full({1, 1, 3, 3}, lowest), {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}})
+          .values(),
+      std::vector<float>(4, lowest));
 }
 
 TEST(AveragePool, EqualsItsDefinition) {
@@ -97,7 +103,8 @@ TEST(AveragePool, EqualsItsDefinition) {
         std::vector<double> want(cotangent.size());
         std::vector<double> grad(x.size());
         for_windows(c, [&](std::size_t out, const std::vector<std::size_t>& inside) {
-          const double area = count_padding ? static_cast<double>(c.geometry.kernel.h * c.geometry.kernel.w) : static_cast<double>(inside.size());
+          const double area = count_padding ? static_cast<double>(c.geometry.kernel.h * c.geometry.kernel.w)
+                                            : static_cast<double>(inside.size());
           for (const std::size_t i : inside) {
             want[out] += static_cast<double>(x[i]) / area;
             grad[i] += static_cast<double>(cotangent[out]) / area;
@@ -106,7 +113,8 @@ TEST(AveragePool, EqualsItsDefinition) {
         EXPECT_TRUE(near(y, want, 1e-6)) << c.x.str() << count_padding;
         Tape::backward(y, Tensor::from_values(y.shape(), cotangent, device));
         EXPECT_TRUE(near(tx.grad(), grad, 1e-6)) << c.x.str() << count_padding;
-        EXPECT_TRUE(check_gradients([&](const auto& in) { return average_pool2d(in[0], c.geometry); }, {{"x", c.x}}));
+        EXPECT_TRUE(
+            check_gradients([&](const auto& in) { return average_pool2d(in[0], c.geometry); }, {{"x", c.x}}));
       }
 }
 
@@ -115,7 +123,8 @@ TEST(GlobalAveragePool, IsTheMeanOfEachImage) {
     const auto x = random_values(s.numel(), 1);
     const std::int64_t pixels = s[2] * s[3];
     std::vector<double> want(static_cast<std::size_t>(s[0] * s[1]));
-    for (std::size_t i = 0; i < x.size(); ++i) want[i / static_cast<std::size_t>(pixels)] += static_cast<double>(x[i]) / static_cast<double>(pixels);
+    for (std::size_t i = 0; i < x.size(); ++i)
+      want[i / static_cast<std::size_t>(pixels)] += static_cast<double>(x[i]) / static_cast<double>(pixels);
     const Tensor y = global_average_pool2d(Tensor::from_values(s, x));
     EXPECT_EQ(y.shape(), (Shape{s[0], s[1], 1, 1}));
     EXPECT_TRUE(near(y, want, 1e-6));

@@ -16,9 +16,21 @@ std::vector<float> counting(std::int64_t count) {
 }
 
 const std::pair<Shape, Shape> reshapes[] = {
-    {{6}, {2, 3}}, {{2, 3}, {6}}, {{}, {1, 1}}, {{2, 3, 4}, {4, 6}}, {{2, 3, 4, 5}, {2, 60}}, {{2, 60}, {2, 3, 4, 5}},
-    {{2, 3, 4, 5}, {5, 4, 3, 2}}, {{2, 3, 4, 5}, {6, 20}}, {{2, 3, 4, 5}, {2, 1, 12, 5}}, {{2, 1, 4, 5}, {2, 20}}, {{2, 7, 1, 1}, {2, 7}},
-    {{2, 3, 4, 5}, {1, 2, 3, 4, 5}}, {{4, 1, 1, 6}, {1, 24, 1, 1}}, {{2, 3, 4, 5}, {2, 3, 4, 5}}, {{2, 3, 2, 2, 2}, {6, 2, 2, 2}},
+    {{6}, {2, 3}},
+    {{2, 3}, {6}},
+    {{}, {1, 1}},
+    {{2, 3, 4}, {4, 6}},
+    {{2, 3, 4, 5}, {2, 60}},
+    {{2, 60}, {2, 3, 4, 5}},
+    {{2, 3, 4, 5}, {5, 4, 3, 2}},
+    {{2, 3, 4, 5}, {6, 20}},
+    {{2, 3, 4, 5}, {2, 1, 12, 5}},
+    {{2, 1, 4, 5}, {2, 20}},
+    {{2, 7, 1, 1}, {2, 7}},
+    {{2, 3, 4, 5}, {1, 2, 3, 4, 5}},
+    {{4, 1, 1, 6}, {1, 24, 1, 1}},
+    {{2, 3, 4, 5}, {2, 3, 4, 5}},
+    {{2, 3, 2, 2, 2}, {6, 2, 2, 2}},
 };
 
 TEST(Reshape, KeepsRowMajorOrder) {
@@ -33,7 +45,9 @@ TEST(Reshape, KeepsRowMajorOrder) {
 
 TEST(Reshape, PassesTheGradientCheck) {
   for (const auto& [from, to] : reshapes)
-    EXPECT_TRUE(check_gradients([&](const auto& in) { return reshape(in[0], to.dims()); }, {{"x", from}})) << from.str() << to.str();
+    EXPECT_TRUE(check_gradients([&target = to](const auto& in) { return reshape(in[0], target.dims()); },
+                                {{"x", from}}))
+        << from.str() << to.str();
 }
 
 TEST(Reshape, CopiesOnlyWhereItMust) {
@@ -60,7 +74,8 @@ TEST(Flatten, KeepsTheBatch) {
 // part[i0, i1, ...] is whole[i0, i1 + start, ...]: walks outer x dim x inner blocks in row-major order.
 TEST(Concat, JoinsAlongAnyDimension) {
   for (const Device device : available_devices())
-    for (const Shape& first : {Shape{3}, Shape{2, 3}, Shape{2, 3, 4}, Shape{2, 3, 4, 5}, Shape{1, 1, 1, 1}, Shape{1, 3, 1, 2}, Shape{2, 1, 2, 3, 2}})
+    for (const Shape& first : {Shape{3}, Shape{2, 3}, Shape{2, 3, 4}, Shape{2, 3, 4, 5}, Shape{1, 1, 1, 1},
+                               Shape{1, 3, 1, 2}, Shape{2, 1, 2, 3, 2}})
       for (std::size_t dim = 0; dim < first.rank(); ++dim) {
         Shape second = first;
         second[dim] = 2;
@@ -75,12 +90,16 @@ TEST(Concat, JoinsAlongAnyDimension) {
           want.insert(want.end(), a.begin() + o * block_a, a.begin() + (o + 1) * block_a);
           want.insert(want.end(), b.begin() + o * block_b, b.begin() + (o + 1) * block_b);
         }
-        const Tensor parts[] = {Tensor::from_values(first, a, device), Tensor::from_values(second, b, device)};
+        const Tensor parts[] = {Tensor::from_values(first, a, device),
+                                Tensor::from_values(second, b, device)};
         const Tensor y = concat(parts, dim);
         EXPECT_EQ(y.dim(dim), first[dim] + 2);
         EXPECT_EQ(y.values(), want) << first.str() << " along " << dim;
-        EXPECT_TRUE(check_gradients([&](const auto& in) { return concat(std::vector<Tensor>{in[0], in[1], in[0]}, dim); },
-                                    {{"a", first}, {"b", second}}, {.most_elements = 12}));
+        EXPECT_TRUE(check_gradients(
+            [&](const auto& in) {
+              return concat(std::vector<Tensor>{in[0], in[1], in[0]}, dim);
+            },
+            {{"a", first}, {"b", second}}, {.most_elements = 12}));
       }
 }
 
@@ -94,21 +113,27 @@ TEST(Pad, AddsRowsAndColumns) {
   const Shape s{2, 3, 2, 4};
   const auto x = counting(s.numel());
   for (const Device device : available_devices())
-    for (const auto& [begin, end] : {std::pair{Extent{0, 0}, Extent{0, 0}}, {Extent{1, 2}, Extent{0, 3}}, {Extent{0, 1}, Extent{2, 0}}}) {
+    for (const auto& [begin, end] : {std::pair{Extent{0, 0}, Extent{0, 0}},
+                                     {Extent{1, 2}, Extent{0, 3}},
+                                     {Extent{0, 1}, Extent{2, 0}}}) {
       const Tensor y = pad2d(Tensor::from_values(s, x, device), begin, end, -1.5F);
       ASSERT_EQ(y.shape(), (Shape{2, 3, 2 + begin.h + end.h, 4 + begin.w + end.w}));
       std::vector<float> want;
       for (std::int64_t image = 0; image < 6; ++image)
         for (std::int64_t i = -begin.h; i < 2 + end.h; ++i)
           for (std::int64_t j = -begin.w; j < 4 + end.w; ++j)
-            want.push_back(i >= 0 && i < 2 && j >= 0 && j < 4 ? x[static_cast<std::size_t>(image * 8 + i * 4 + j)] : -1.5F);
+            want.push_back(i >= 0 && i < 2 && j >= 0 && j < 4
+                               ? x[static_cast<std::size_t>(image * 8 + i * 4 + j)]
+                               : -1.5F);
       EXPECT_EQ(y.values(), want);
-      EXPECT_TRUE(check_gradients([b = begin, e = end](const auto& in) { return pad2d(in[0], b, e, 2); }, {{"x", s}}));
+      EXPECT_TRUE(check_gradients([b = begin, e = end](const auto& in) { return pad2d(in[0], b, e, 2); },
+                                  {{"x", s}}));
     }
 }
 
 TEST(Images, AreNormalizedInThisOrder) {
   std::vector<std::uint8_t> bytes;
+  bytes.reserve(120);
   for (int i = 0; i < 2 * 3 * 4 * 5; ++i) bytes.push_back(static_cast<std::uint8_t>(i * 37));
   const Shape s{2, 3, 4, 5};
   const std::vector<float> mean{0.485F, 0.456F, 0.406F};

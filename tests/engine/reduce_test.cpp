@@ -51,13 +51,17 @@ TEST(Reduce, SumOverDimensions) {
         const Tensor y = sum(Tensor::from_values(s, x), dims, keep);
         EXPECT_EQ(y.shape(), expected) << s.str();
         EXPECT_TRUE(near(y, want, 1e-6)) << s.str() << " mask " << mask;
-        EXPECT_TRUE(check_gradients([&](const auto& in) { return sum(in[0], dims, keep); }, {{"x", s}}, {.step = 0.25, .most_elements = 12})) << s.str() << " mask " << mask;
+        EXPECT_TRUE(check_gradients([&](const auto& in) { return sum(in[0], dims, keep); }, {{"x", s}},
+                                    {.step = 0.25, .most_elements = 12}))
+            << s.str() << " mask " << mask;
       }
 }
 
 TEST(Reduce, PassesTheGradientCheck) {
-  EXPECT_TRUE(check_gradients([](const auto& in) { return sum(in[0]); }, {{"x", {2, 3, 4, 5}}}, {.step = 0.25}));
-  EXPECT_TRUE(check_gradients([](const auto& in) { return mean(in[0]); }, {{"x", {2, 3, 4, 5}}}, {.step = 0.25}));
+  EXPECT_TRUE(
+      check_gradients([](const auto& in) { return sum(in[0]); }, {{"x", {2, 3, 4, 5}}}, {.step = 0.25}));
+  EXPECT_TRUE(
+      check_gradients([](const auto& in) { return mean(in[0]); }, {{"x", {2, 3, 4, 5}}}, {.step = 0.25}));
 }
 
 TEST(Reduce, ReturnsItsOwnElements) {

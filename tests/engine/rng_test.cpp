@@ -15,7 +15,8 @@ TEST(Philox, KnownAnswers) {
   using Words = std::array<std::uint32_t, 4>;
   EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   const std::uint32_t ones = 0xffffffff;
-  EXPECT_EQ(philox4x32({ones, ones, ones, ones}, {ones, ones}), (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32({ones, ones, ones, ones}, {ones, ones}),
+            (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
             (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
@@ -42,7 +43,8 @@ TEST(RandomStream, NeighboursShareNothing) {
   for (const std::uint64_t seed : {0ULL, 1ULL, 1ULL << 32, 1ULL << 63})
     for (const RandomPurpose purpose : {RandomPurpose::init, RandomPurpose::shuffle, RandomPurpose::user})
       for (const std::uint64_t epoch : {0ULL, 1ULL, 1ULL << 40})
-        for (const std::uint64_t index : {0ULL, 1ULL, 2ULL, 1ULL << 32}) streams.emplace_back(seed, purpose, epoch, index);
+        for (const std::uint64_t index : {0ULL, 1ULL, 2ULL, 1ULL << 32})
+          streams.emplace_back(seed, purpose, epoch, index);
   std::set<std::uint64_t> seen;
   for (RandomStream& s : streams)
     for (int i = 0; i < 64; ++i) {
@@ -63,7 +65,8 @@ TEST(RandomStream, NeighboursAreUncorrelated) {
   }
   // Also along the index: the first number of each sample's stream.
   std::vector<int> counts(64);
-  for (std::uint64_t i = 0; i < 20000; ++i) ++counts[static_cast<std::size_t>(RandomStream(7, RandomPurpose::augment, 3, i).uniform() * 64)];
+  for (std::uint64_t i = 0; i < 20000; ++i)
+    ++counts[static_cast<std::size_t>(RandomStream(7, RandomPurpose::augment, 3, i).uniform() * 64)];
   expect_uniform(counts);
 }
 
@@ -165,7 +168,8 @@ TEST(RandomPermutation, EveryPlaceGoesEverywhere) {
   constexpr std::uint64_t size = 20;
   for (const std::uint64_t position : {0ULL, 7ULL, 19ULL}) {
     std::vector<int> counts(size);
-    for (std::uint64_t epoch = 0; epoch < 10000; ++epoch) ++counts[RandomPermutation(size, 11, epoch)(position)];
+    for (std::uint64_t epoch = 0; epoch < 10000; ++epoch)
+      ++counts[RandomPermutation(size, 11, epoch)(position)];
     expect_uniform(counts);
   }
 }

@@ -34,13 +34,15 @@ inline std::vector<float> random_values(std::int64_t count, std::uint64_t seed, 
   return values;
 }
 
-inline Tensor random_tensor(const Shape& shape, std::uint64_t seed, const Range& range = {}, Device device = {}) {
+inline Tensor random_tensor(const Shape& shape, std::uint64_t seed, const Range& range = {},
+                            Device device = {}) {
   return Tensor::from_values(shape, random_values(shape.numel(), seed, range), device);
 }
 
 // Differences relative to the largest reference value; names the worst element.
 template <class Reference>
-::testing::AssertionResult near(const std::vector<float>& got, const std::vector<Reference>& want, double tolerance) {
+::testing::AssertionResult near(const std::vector<float>& got, const std::vector<Reference>& want,
+                                double tolerance) {
   if (got.size() != want.size())
     return ::testing::AssertionFailure() << got.size() << " values, expected " << want.size();
   double largest = 0;

@@ -20,11 +20,13 @@ std::vector<T> counting(std::int64_t count) {
 
 template <class T>
 class TensorTypes : public ::testing::Test {};
-using Types = ::testing::Types<float, double, std::int8_t, std::uint8_t, std::int16_t, std::int32_t, std::int64_t>;
+using Types =
+    ::testing::Types<float, double, std::int8_t, std::uint8_t, std::int16_t, std::int32_t, std::int64_t>;
 TYPED_TEST_SUITE(TensorTypes, Types);
 
 TYPED_TEST(TensorTypes, ValuesSurviveTheRoundTrip) {
-  for (const Shape& s : {Shape{}, Shape{5}, Shape{2, 3}, Shape{2, 3, 4}, Shape{2, 3, 4, 5}, Shape{2, 1, 4, 5}, Shape{2, 7, 1, 1}, Shape{2, 2, 2, 2, 2, 2}, Shape{0, 3, 2, 2}}) {
+  for (const Shape& s : {Shape{}, Shape{5}, Shape{2, 3}, Shape{2, 3, 4}, Shape{2, 3, 4, 5}, Shape{2, 1, 4, 5},
+                         Shape{2, 7, 1, 1}, Shape{2, 2, 2, 2, 2, 2}, Shape{0, 3, 2, 2}}) {
     const auto values = counting<TypeParam>(s.numel());
     const Tensor t = Tensor::from_values<TypeParam>(s, values);
     EXPECT_EQ(t.template values<TypeParam>(), values) << s.str();
@@ -71,7 +73,7 @@ TEST(Tensor, SoleOwnership) {
   Tensor t = Tensor::zeros({4});
   EXPECT_TRUE(t.is_sole_owner());
   {
-    const Tensor handle = t;
+    const Tensor handle = t;  // NOLINT(performance-unnecessary-copy-initialization)
     EXPECT_FALSE(t.is_sole_owner());
   }
   {

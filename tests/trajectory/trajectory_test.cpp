@@ -25,7 +25,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::int64_t batch_size = 32;
+constexpr std::size_t batch_size = 32;
 constexpr double allowed_spreads = 5;
 
 std::string file(const std::string& name) {
@@ -53,7 +53,7 @@ quant::WrapOptions wrap_options(const Json& recipe) {
 }
 
 std::shared_ptr<Module> make_network(const Json& recipe) {
-  const auto network = zoo::make_model("resnet20", {.initialize = false});
+  auto network = zoo::make_model("resnet20", {.initialize = false});
   network->load_state_dict(to_named_tensors(load_tensors(file("init.safetensors"))));
   if (recipe.at("quantizer") != "none") quant::quantize_network(*network, wrap_options(recipe));
   NamedTensors initial;
@@ -81,7 +81,7 @@ std::vector<TrainingBatch> read_batches(const Json& recipe) {
   const std::vector<std::uint8_t> pixels = tensors.at("images").values<std::uint8_t>();
   const std::vector<std::int64_t> labels = tensors.at("labels").values<std::int64_t>();
   const Json& input = recipe.at("input");
-  constexpr std::size_t plane = 32 * 32;
+  constexpr std::size_t plane = 1024;
   constexpr std::size_t batch_pixels = batch_size * 3 * plane;
   std::vector<TrainingBatch> batches;
   for (std::size_t first = 0; first < labels.size(); first += batch_size) {
@@ -279,8 +279,9 @@ TEST_P(Trajectory, IsReproduced) {
 
   const TensorMap recorded = load_tensors(file("final.safetensors"));
   for (const auto& [tensor, spread] : recipe.at("final_weights_spread").items()) {
-    const double share = largest_difference(run.final_tensors.at(tensor), recorded.at(name + "." + tensor)) /
-                         (allowed_spreads * spread.get<double>() + 1e-4);
+    const double share =
+        largest_difference(run.final_tensors.at(tensor), recorded.at(fmt::format("{}.{}", name, tensor))) /
+        (allowed_spreads * spread.get<double>() + 1e-4);
     EXPECT_LE(share, 1) << tensor;
     report(name, "final tensors", {share, tensor + " (largest element)"});
   }

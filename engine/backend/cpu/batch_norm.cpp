@@ -1,6 +1,7 @@
 // Batch normalization over channels-last data: x is a matrix of `rows` = N*H*W rows and C columns.
 // Statistics are exact to float32 whatever the mean: each block of rows gives its mean and its sum of squared
 // deviations (both passes in cache), and blocks are merged in a fixed order in double (Chan, Golub, LeVeque 1979).
+// The deviations' own sum takes back what rounding did to the first pass's mean (the corrected two-pass algorithm).
 // Training costs two passes over memory forward (statistics, apply) and two backward (reductions, apply), with the
 // residual and the ReLU in the same passes.
 #include <cmath>
@@ -93,6 +94,7 @@ void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArgume
   const std::int64_t blocks = (m.rows + block - 1) / block;
   const Scratch<float> block_mean(stream, blocks * m.channels);
   const Scratch<float> block_m2(stream, blocks * m.channels);
+  const Scratch<float> block_rest(stream, blocks * m.channels);
   const float* x = a.x.data<float>();
 
   parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -102,13 +104,14 @@ void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArgume
       const float* rows = x + first * m.channels;
       float* mean = block_mean.data() + b * m.channels;
       float* m2 = block_m2.data() + b * m.channels;
+      float* rest = block_rest.data() + b * m.channels;
       reduce_columns<1>(count, m.channels, {mean}, [rows](auto load, std::int64_t i, std::int64_t) {
         return std::array{load(rows + i)};
       });
       for (std::int64_t c = 0; c < m.channels; ++c) mean[c] /= static_cast<float>(count);
-      reduce_columns<1>(count, m.channels, {m2}, [rows, mean](auto load, std::int64_t i, std::int64_t c) {
+      reduce_columns<2>(count, m.channels, {m2, rest}, [rows, mean](auto load, std::int64_t i, std::int64_t c) {
         const auto d = load(rows + i) - load(mean + c);
-        return std::array{d * d};
+        return std::array{d * d, d};
       });
     }
   });
@@ -122,10 +125,12 @@ void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArgume
       double m2 = 0;
       for (std::int64_t b = 0; b < blocks; ++b) {
         const auto count = static_cast<double>(std::min(block, m.rows - b * block));
-        const double delta = static_cast<double>(block_mean.data()[b * m.channels + c]) - mu;
+        const std::int64_t at = b * m.channels + c;
+        const auto rest = static_cast<double>(block_rest.data()[at]);
+        const double delta = static_cast<double>(block_mean.data()[at]) + rest / count - mu;
         const double total = n + count;
         mu += delta * count / total;
-        m2 += static_cast<double>(block_m2.data()[b * m.channels + c]) + delta * delta * n * count / total;
+        m2 += static_cast<double>(block_m2.data()[at]) - rest * rest / count + delta * delta * n * count / total;
         n = total;
       }
       mean[c] = static_cast<float>(mu);

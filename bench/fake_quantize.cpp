@@ -1,0 +1,132 @@
+// Memory bandwidth of sat's fake-quantizers, as a share of what plain loops reach on this machine in the same
+// run. Prints one JSON line a tensor size:
+//   fake_quantize [MEGABYTES [REPETITIONS]]      one tensor of so many megabytes (256), then one of 1 MB, in
+//   cache
+// Bytes an element: forward 8 (reads x, writes y), backward 12 (reads x and dy, writes dx; alpha's gradient
+// stays in registers). The loops beside it move the same streams with ordinary stores: scale (b = s a) and
+// add (c = a + b), as in STREAM. The four alternate, so that disturbances meet all of them.
+#include <omp.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "bench/measure.h"
+#include "engine/autograd/tape.h"
+#include "engine/core/rng.h"
+#include "quant/registry.h"
+
+namespace {
+
+using qtrain::Tensor;
+using qtrain::bench::seconds_of;
+using qtrain::bench::Spread;
+using qtrain::bench::spread_of;
+
+void scale(std::int64_t n, float factor, const float* a, float* b) {
+#pragma omp parallel for simd schedule(static)
+  for (std::int64_t i = 0; i < n; ++i) b[i] = factor * a[i];
+}
+
+void add(std::int64_t n, const float* a, const float* b, float* c) {
+#pragma omp parallel for simd schedule(static)
+  for (std::int64_t i = 0; i < n; ++i) c[i] = a[i] + b[i];
+}
+
+// Uniform in (low, high), from a multiplicative hash: a counter-based generator would take minutes here.
+Tensor uniform(std::int64_t n, float low, float high) {
+  const Tensor t = Tensor::empty({n});
+  auto* values = t.data<float>();
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t hash = static_cast<std::uint32_t>(i + 1) * 2654435761U;
+    values[i] = low + (high - low) * static_cast<float>(hash >> 8U) / 16777216.0F;
+  }
+  return t;
+}
+
+struct Times {
+  std::vector<double> copy_loop, add_loop, forward, backward, weight_forward, weight_backward;
+};
+
+// The seconds of quantizer(x) and of its backward, a repetition each.
+void time_quantizer(qtrain::quant::Quantizer& quantizer, Tensor& x, const Tensor& gradient, int inner,
+                    std::vector<double>& forward, std::vector<double>& backward) {
+  double forward_seconds = 0;
+  double backward_seconds = 0;
+  for (int i = 0; i < inner; ++i) {
+    Tensor y;
+    forward_seconds += seconds_of([&] { y = quantizer.forward(x); });
+    backward_seconds += seconds_of([&] { qtrain::Tape::backward(y, gradient); });
+    x.set_grad({});
+    for (const auto& p : quantizer.named_parameters()) p.tensor.set_grad({});
+  }
+  forward.push_back(forward_seconds / inner);
+  backward.push_back(backward_seconds / inner);
+}
+
+void measure(std::int64_t n, int repetitions, int inner) {
+  using qtrain::quant::LayerKind;
+  using qtrain::quant::Role;
+  const auto activation = qtrain::quant::make_quantizer("sat", Role::activation, 4, LayerKind::convolution);
+  const auto weight = qtrain::quant::make_quantizer("sat", Role::weight, 4, LayerKind::convolution);
+  Tensor x = uniform(n, -4.0F, 12.0F);  // a quarter below 0, half inside, a quarter above alpha = 8
+  Tensor w = uniform(n, -1.0F, 1.0F);
+  const Tensor gradient = uniform(n, -1.0F, 1.0F);
+  const Tensor out = uniform(n, 0.0F, 1.0F);
+  x.set_requires_grad(true);
+  w.set_requires_grad(true);
+
+  Times t;
+  const auto per_pass = [inner](auto&& pass) {
+    return seconds_of([&] {
+             for (int i = 0; i < inner; ++i) pass();
+           }) /
+           inner;
+  };
+  for (int r = 0; r < repetitions + 1; ++r) {
+    if (r == 1) t = {};  // the first touches every page
+    t.copy_loop.push_back(per_pass([&] { scale(n, 1.5F, x.data<float>(), out.data<float>()); }));
+    t.add_loop.push_back(
+        per_pass([&] { add(n, x.data<float>(), gradient.data<float>(), out.data<float>()); }));
+    time_quantizer(*activation, x, gradient, inner, t.forward, t.backward);
+    if (r <= 3) time_quantizer(*weight, w, gradient, inner, t.weight_forward, t.weight_backward);
+  }
+
+  const auto speed = [n](const std::vector<double>& seconds, int bytes) {
+    return static_cast<double>(n * bytes) / spread_of(seconds).median / 1e9;
+  };
+  // Shares are medians of the repetitions' own: both loops of one repetition saw the same machine.
+  const auto share = [](const std::vector<double>& loop, const std::vector<double>& ours) {
+    std::vector<double> shares(loop.size());
+    for (std::size_t i = 0; i < loop.size(); ++i) shares[i] = loop[i] / ours[i];
+    return spread_of(shares);
+  };
+  const Spread forward = share(t.copy_loop, t.forward);
+  const Spread backward = share(t.add_loop, t.backward);
+  std::printf(
+      "{\"megabytes\": %.1f, \"threads\": %d, \"scale_gbs\": %.2f, \"add_gbs\": %.2f, "
+      "\"forward_gbs\": %.2f, \"backward_gbs\": %.2f, "
+      "\"forward_share\": %.3f, \"forward_share_min\": %.3f, \"forward_share_max\": %.3f, "
+      "\"backward_share\": %.3f, \"backward_share_min\": %.3f, \"backward_share_max\": %.3f, "
+      "\"weight_forward_gbs\": %.2f, \"weight_backward_gbs\": %.2f}\n",
+      static_cast<double>(n) * 4 / 1048576, omp_get_max_threads(), speed(t.copy_loop, 8),
+      speed(t.add_loop, 12), speed(t.forward, 8), speed(t.backward, 12), forward.median, forward.min,
+      forward.max, backward.median, backward.min, backward.max, speed(t.weight_forward, 8),
+      speed(t.weight_backward, 12));
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::int64_t megabytes = argc > 1 ? std::atoll(argv[1]) : 256;
+  const int repetitions = argc > 2 ? std::atoi(argv[2]) : 9;
+  if (megabytes < 1 || repetitions < 1) {
+    std::fprintf(stderr, "usage: fake_quantize [MEGABYTES [REPETITIONS]]\n");
+    return 2;
+  }
+  qtrain::bench::flush_denormals();
+  measure(megabytes * 1048576 / 4, repetitions, 1);
+  measure(1048576 / 4, repetitions, 100);
+  return 0;
+}
