@@ -34,7 +34,7 @@ void add(std::int64_t n, const float* a, const float* b, float* c) {
 
 // Uniform in (low, high), from a multiplicative hash: a counter-based generator would take minutes here.
 Tensor uniform(std::int64_t n, float low, float high) {
-  const Tensor t = Tensor::empty({n});
+  Tensor t = Tensor::empty({n});
   auto* values = t.data<float>();
 #pragma omp parallel for schedule(static)
   for (std::int64_t i = 0; i < n; ++i) {

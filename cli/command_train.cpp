@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "cli/model_setup.h"
 #include "cli/report.h"
 #include "engine/core/error.h"
 
@@ -57,6 +58,7 @@ Start start_new(const TrainOptions& options) {
   Start start{.options = options, .folder = options.output};
   if (options.output.empty()) start.folder = default_output(options, std::time(nullptr));
   RunFolder::require_fresh(start.folder);
+  add_from_scratch_options(start.options);
   return start;
 }
 

@@ -142,6 +142,19 @@ void load_plugins(const std::vector<std::string>& paths) {
   for (const std::string& path : paths) quant::load_plugin(path);
 }
 
+void add_from_scratch_options(TrainOptions& options) {
+  if (!options.init.empty()) return;
+  load_plugins(options.plugin);
+  const std::string& name = options.w_quant.empty() ? options.quant : options.w_quant;
+  for (const auto& [key, value] : quant::find_quantizer(name).from_scratch) {
+    const std::string full = std::string(weight_prefix) + key;
+    const bool given =
+        std::ranges::any_of(options.set, [&](const Assignment& a) { return a.key == key || a.key == full; });
+    if (!given) options.set.push_back({full, value});
+  }
+  std::ranges::sort(options.set, {}, &Assignment::key);
+}
+
 BuiltModel build_model(const TrainOptions& options, std::int64_t classes) {
   load_plugins(options.plugin);
   const quant::WrapOptions wrap = wrap_options(options);

@@ -23,6 +23,10 @@ struct BuiltModel {
 // options that no quantizer of the run has.
 quant::WrapOptions wrap_options(const TrainOptions& options);
 
+// Adds to --set what the quantizer's from_scratch options ask for and the user left open, if the run starts
+// from random weights. Called once for a new run: its saved settings then say all.
+void add_from_scratch_options(TrainOptions& options);
+
 // Loads the plugins that aren't loaded yet.
 void load_plugins(const std::vector<std::string>& paths);
 

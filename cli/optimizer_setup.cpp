@@ -56,7 +56,7 @@ Schedule make_run_schedule(const TrainOptions& o, std::int64_t steps_per_epoch) 
   };
   ScheduleOptions schedule;
   schedule.name = o.schedule;
-  schedule.warmup_steps = steps(o.warmup_epochs);
+  schedule.warmup_steps = steps(o.warmup());
   schedule.total_steps = std::max(o.epochs * steps_per_epoch, schedule.warmup_steps + 1);
   schedule.warmup_start = o.warmup_lr_factor;
   schedule.final_factor = o.lr > 0 ? o.lr_min / o.lr : 0;

@@ -197,7 +197,7 @@ Fields schedule_fields(TrainOptions& o) {
       {.name = "power", .slot = &o.power, .help = "polynomial", .range = above_0},
       {.name = "warmup-epochs",
        .slot = &o.warmup_epochs,
-       .help = "linear warm-up; fractions allowed",
+       .help = "linear warm-up, fractions allowed; auto: 1 for cosine from 5 epochs on, else 0",
        .range = at_least_0},
       {.name = "warmup-lr-factor",
        .slot = &o.warmup_lr_factor,
@@ -293,8 +293,8 @@ void validate(const TrainOptions& o) {
            ""});
   require(o.lr_min <= o.lr, {"--lr-min", "the schedule can't end above its start", number_text(o.lr_min),
                              "at most --lr " + number_text(o.lr), ""});
-  require(o.warmup_epochs == 0 || o.warmup_epochs <= static_cast<double>(o.epochs),
-          {"--warmup-epochs", "warm-up is longer than the run", number_text(o.warmup_epochs),
+  require(o.warmup() <= static_cast<double>(o.epochs),
+          {"--warmup-epochs", "warm-up is longer than the run", number_text(o.warmup()),
            fmt::format("at most --epochs {}", o.epochs), ""});
   require(o.mean.empty() == o.std.empty(), {"--mean", "--mean and --std go together",
                                             o.mean.empty() ? "only --std" : "only --mean", "both", ""});

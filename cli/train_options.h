@@ -47,8 +47,8 @@ struct TrainOptions {
   std::string normalize = "auto";
   std::vector<double> mean;  // with std: replaces normalize; per channel, on the 0..1 scale
   std::vector<double> std;
-  double flip = 0.5;                            // probability of a horizontal flip
-  std::vector<double> rrc_scale;                // area of a random resized crop; empty: 0.08,1, demo 0.35,1
+  double flip = 0.5;              // probability of a horizontal flip
+  std::vector<double> rrc_scale;  // area of a random resized crop; empty: 0.08,1, demo 0.35,1
   bool shuffle = true;
   bool drop_last = true;
   std::string bad_images = "fail";
@@ -63,7 +63,7 @@ struct TrainOptions {
 
   // Optimizer
   std::string optimizer = "sgd";
-  double lr = 0.05;
+  double lr = 0.03;
   double momentum = 0.9;
   double dampening = 0;
   bool nesterov = false;
@@ -79,7 +79,7 @@ struct TrainOptions {
   double gamma = 0.1;
   double lr_min = 0;
   double power = 1;
-  double warmup_epochs = 0;
+  std::optional<double> warmup_epochs;  // unset: 1 for cosine schedules of 5 epochs or more, else 0
   double warmup_lr_factor = 0.01;
 
   // Machine
@@ -100,6 +100,7 @@ struct TrainOptions {
 
   std::int64_t weight_bits() const { return w_bits.value_or(bits); }
   std::int64_t activation_bits() const { return a_bits.value_or(bits); }
+  double warmup() const { return warmup_epochs.value_or(schedule == "cosine" && epochs >= 5 ? 1.0 : 0.0); }
 
   bool operator==(const TrainOptions&) const = default;
 };

@@ -1,6 +1,6 @@
-// Turns the scalar math of a quantizer into an op: one pass over memory forward, one backward, with the gradients of
-// K scalar parameters summed up in the same pass. Nothing is saved but the input; what comes after gets its copy of the
-// output made again when backward needs it.
+// Turns the scalar math of a quantizer into an op: one pass over memory forward, one backward, with the
+// gradients of K scalar parameters summed up in the same pass. Nothing is saved but the input; what comes
+// after gets its copy of the output made again when backward needs it.
 //
 // The math is a copyable struct F, compiled for every device:
 //   std::array<const float*, K> parameters;     set by fake_quantize(); device pointers
@@ -21,7 +21,8 @@ namespace detail {
 
 template <class F, int K>
 F bound(F f, const std::array<Tensor, K>& parameters) {
-  for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k) f.parameters[k] = parameters[k].template data<float>();
+  for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k)
+    f.parameters[k] = parameters[k].template data<float>();
   return f;
 }
 
@@ -69,15 +70,17 @@ struct FakeQuantizeNode final : Node {
     std::vector<Tensor> grads(1 + K);
     grads[0] = Tensor::empty_like(g);
     Tensor sums = Tensor::empty({K}, DType::f32, g.device());
-    map_reduce<K>(backend(g.device()).stream(), g.numel(), BackwardOf<F>{with_parameters()}, sums.data<float>(),
-                  grads[0].data<float>(), input.data<float>(), g.data<float>());
+    map_reduce<K>(backend(g.device()).stream(), g.numel(), BackwardOf<F>{with_parameters()},
+                  sums.data<float>(), grads[0].data<float>(), input.data<float>(), g.data<float>());
     if constexpr (K == 1) {
       grads[1] = sums;
     } else {
       const Stream stream = backend(g.device()).stream();
       for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k) {
         grads[1 + k] = Tensor::empty({1}, DType::f32, g.device());
-        map(stream, 1, [] QTRAIN_LAMBDA(float v) { return v; }, grads[1 + k].template data<float>(), sums.data<float>() + k);
+        map(
+            stream, 1, [] QTRAIN_LAMBDA(float v) { return v; }, grads[1 + k].template data<float>(),
+            sums.data<float>() + k);
       }
     }
     return grads;

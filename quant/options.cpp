@@ -21,11 +21,16 @@ bool parses_as(const std::string& text) {
 // What would have been right, or "" if the value is right.
 std::string expected_instead(const OptionSpec& spec, const std::string& value) {
   switch (spec.type) {
-    case OptionType::boolean: return value == "true" || value == "false" ? "" : "true or false";
-    case OptionType::integer: return parses_as<std::int64_t>(value) ? "" : "a whole number";
-    case OptionType::real: return parses_as<double>(value) && std::isfinite(std::stod(value)) ? "" : "a finite number";
+    case OptionType::boolean:
+      return value == "true" || value == "false" ? "" : "true or false";
+    case OptionType::integer:
+      return parses_as<std::int64_t>(value) ? "" : "a whole number";
+    case OptionType::real:
+      return parses_as<double>(value) && std::isfinite(std::stod(value)) ? "" : "a finite number";
     case OptionType::choice:
-      return std::ranges::find(spec.choices, value) != spec.choices.end() ? "" : fmt::format("one of {}", fmt::join(spec.choices, ", "));
+      return std::ranges::find(spec.choices, value) != spec.choices.end()
+                 ? ""
+                 : fmt::format("one of {}", fmt::join(spec.choices, ", "));
   }
   return "";
 }
@@ -39,7 +44,8 @@ std::string canonical(const OptionSpec& spec, std::string value) {
 
 }  // namespace
 
-Options::Options(std::string_view owner, const std::vector<OptionSpec>& specs, const std::map<std::string, std::string>& given) {
+Options::Options(std::string_view owner, const std::vector<OptionSpec>& specs,
+                 const std::map<std::string, std::string>& given) {
   std::vector<std::string> names;
   for (const OptionSpec& spec : specs) {
     values_[spec.name] = spec.default_value;
@@ -48,15 +54,19 @@ Options::Options(std::string_view owner, const std::vector<OptionSpec>& specs, c
   for (const auto& [name, text] : given) {
     const auto spec = std::ranges::find(specs, name, &OptionSpec::name);
     if (spec == specs.end())
-      throw ValueError({.where = std::string(owner),
-                        .what = fmt::format("unknown option '{}'", name),
-                        .got = "",
-                        .expected = names.empty() ? "no options" : fmt::format("one of {}", fmt::join(names, ", ")),
-                        .hint = suggest(name, names)});
+      throw ValueError(
+          {.where = std::string(owner),
+           .what = fmt::format("unknown option '{}'", name),
+           .got = "",
+           .expected = names.empty() ? "no options" : fmt::format("one of {}", fmt::join(names, ", ")),
+           .hint = suggest(name, names)});
     const std::string value = canonical(*spec, text);
     const std::string expected = expected_instead(*spec, value);
     if (!expected.empty())
-      throw ValueError({.where = std::string(owner), .what = fmt::format("option '{}'", name), .got = fmt::format("'{}'", text), .expected = expected,
+      throw ValueError({.where = std::string(owner),
+                        .what = fmt::format("option '{}'", name),
+                        .got = fmt::format("'{}'", text),
+                        .expected = expected,
                         .hint = spec->type == OptionType::choice ? suggest(text, spec->choices) : ""});
     values_[name] = value;
   }
@@ -65,13 +75,25 @@ Options::Options(std::string_view owner, const std::vector<OptionSpec>& specs, c
 const std::string& Options::value(std::string_view name) const {
   const auto found = values_.find(name);
   if (found == values_.end())
-    throw ValueError({.where = "options", .what = fmt::format("option '{}' was never declared", name), .got = "", .expected = "", .hint = ""});
+    throw ValueError({.where = "options",
+                      .what = fmt::format("option '{}' was never declared", name),
+                      .got = "",
+                      .expected = "",
+                      .hint = ""});
   return found->second;
 }
 
-bool Options::flag(std::string_view name) const { return value(name) == "true"; }
-std::int64_t Options::integer(std::string_view name) const { return std::stoll(value(name)); }
-double Options::real(std::string_view name) const { return std::stod(value(name)); }
-const std::string& Options::choice(std::string_view name) const { return value(name); }
+bool Options::flag(std::string_view name) const {
+  return value(name) == "true";
+}
+std::int64_t Options::integer(std::string_view name) const {
+  return std::stoll(value(name));
+}
+double Options::real(std::string_view name) const {
+  return std::stod(value(name));
+}
+const std::string& Options::choice(std::string_view name) const {
+  return value(name);
+}
 
 }  // namespace qtrain::quant

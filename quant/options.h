@@ -1,5 +1,5 @@
-// Options of quantizers: declared once with type, default and help, given by users as text (`--set scheme=centered`,
-// TOML), checked against the declaration, and read back typed.
+// Options of quantizers: declared once with type, default and help, given by users as text (`--set
+// scheme=centered`, TOML), checked against the declaration, and read back typed.
 #pragma once
 
 #include <map>
@@ -23,9 +23,10 @@ struct OptionSpec {
 class Options {
  public:
   Options() = default;
-  // Defaults overridden by `given`. ValueError for an unknown name (with the nearest one), a value that is not of the
-  // option's type, or a choice that there isn't. `owner` is named in messages: "sat (weight)".
-  Options(std::string_view owner, const std::vector<OptionSpec>& specs, const std::map<std::string, std::string>& given);
+  // Defaults overridden by `given`. ValueError for an unknown name (with the nearest one), a value that is
+  // not of the option's type, or a choice that there isn't. `owner` is named in messages: "sat (weight)".
+  Options(std::string_view owner, const std::vector<OptionSpec>& specs,
+          const std::map<std::string, std::string>& given);
 
   bool flag(std::string_view name) const;
   std::int64_t integer(std::string_view name) const;

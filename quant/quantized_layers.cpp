@@ -9,10 +9,13 @@ namespace qtrain::quant {
 namespace {
 
 std::string quantizer_note(const Quantizer* weight, const Quantizer* input) {
-  return (weight != nullptr ? "; w: " + weight->describe() : "") + (input != nullptr ? "; x: " + input->describe() : "");
+  return (weight != nullptr ? "; w: " + weight->describe() : "") +
+         (input != nullptr ? "; x: " + input->describe() : "");
 }
 
-Tensor quantized(const Slot<Quantizer>& quantizer, const Tensor& x) { return quantizer ? quantizer(x) : x; }
+Tensor quantized(const Slot<Quantizer>& quantizer, const Tensor& x) {
+  return quantizer ? quantizer(x) : x;
+}
 
 Tensor bias_beside(const Slot<Quantizer>& weight_quantizer, const Tensor& bias) {
   return weight_quantizer && bias.defined() ? weight_quantizer->layer_bias(bias) : bias;
@@ -46,9 +49,12 @@ Tensor QuantizedConv2d::forward(const Tensor& x) {
   return conv2d(input, w, bias_beside(weight_quantizer_, bias()), g);
 }
 
-std::string QuantizedConv2d::describe() const { return Conv2d::describe() + quantizer_note(weight_quantizer(), input_quantizer()); }
+std::string QuantizedConv2d::describe() const {
+  return Conv2d::describe() + quantizer_note(weight_quantizer(), input_quantizer());
+}
 
-QuantizedLinear::QuantizedLinear(const Linear& layer, const LayerQuantizers& quantizers) : Linear(layer.weight(), layer.bias()) {
+QuantizedLinear::QuantizedLinear(const Linear& layer, const LayerQuantizers& quantizers)
+    : Linear(layer.weight(), layer.bias()) {
   if (quantizers.weight) weight_quantizer_ = add<Quantizer>("weight_quantizer", quantizers.weight);
   if (quantizers.input) input_quantizer_ = add<Quantizer>("input_quantizer", quantizers.input);
 }
@@ -59,6 +65,8 @@ Tensor QuantizedLinear::forward(const Tensor& x) {
   return linear(input, w, bias_beside(weight_quantizer_, bias()));
 }
 
-std::string QuantizedLinear::describe() const { return Linear::describe() + quantizer_note(weight_quantizer(), input_quantizer()); }
+std::string QuantizedLinear::describe() const {
+  return Linear::describe() + quantizer_note(weight_quantizer(), input_quantizer());
+}
 
 }  // namespace qtrain::quant

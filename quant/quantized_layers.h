@@ -25,8 +25,8 @@ struct LayerQuantizers {
 
 class QuantizedConv2d final : public Conv2d, public QuantizedLayer {
  public:
-  // `same_padding`: TensorFlow's rule instead of the geometry's padding: the output has ceil(input / stride) rows, the
-  // smaller half of the padding comes first, and zeros are added before the input is quantized.
+  // `same_padding`: TensorFlow's rule instead of the geometry's padding: the output has ceil(input / stride)
+  // rows, the smaller half of the padding comes first, and zeros are added before the input is quantized.
   QuantizedConv2d(const Conv2d& layer, const LayerQuantizers& quantizers, bool same_padding = false);
   Tensor forward(const Tensor& x) override;
   std::string kind() const override { return "QuantizedConv2d"; }

@@ -1,5 +1,6 @@
-// What a quantizer is: a module that maps a tensor to a quantized one of the same shape, with a gradient. Its learned
-// parameters and its running statistics are ordinary module state, so they train, save and load like any other.
+// What a quantizer is: a module that maps a tensor to a quantized one of the same shape, with a gradient. Its
+// learned parameters and its running statistics are ordinary module state, so they train, save and load like
+// any other.
 #pragma once
 
 #include "layers/module.h"
@@ -36,8 +37,8 @@ class Quantizer : public Module {
   // Takes effect at the next forward. ValueError for bits outside 1..32 or that the quantizer can't do.
   virtual void set_bits(int bits);
 
-  // The bias that goes with the weights of the last forward. Only quantizers that move a scale from the weights to the
-  // bias (sat, in evaluation) change it.
+  // The bias that goes with the weights of the last forward. Only quantizers that move a scale from the
+  // weights to the bias (sat, in evaluation) change it.
   virtual Tensor layer_bias(const Tensor& bias) { return bias; }
 
  private:

@@ -20,7 +20,11 @@ std::map<std::string, QuantizerInfo, std::less<>>& table() {
 
 void require_bits(const std::string& where, int bits) {
   if (bits < 1 || bits > float_bits)
-    throw ValueError({.where = where, .what = "bit-width out of range", .got = std::to_string(bits), .expected = "1..32", .hint = "32 means not rounded"});
+    throw ValueError({.where = where,
+                      .what = "bit-width out of range",
+                      .got = std::to_string(bits),
+                      .expected = "1..32",
+                      .hint = "32 means not rounded"});
 }
 
 }  // namespace
@@ -30,20 +34,32 @@ void Quantizer::set_bits(int bits) {
   bits_ = bits;
 }
 
-std::string_view name_of(Role role) { return role == Role::weight ? "weight" : "activation"; }
+std::string_view name_of(Role role) {
+  return role == Role::weight ? "weight" : "activation";
+}
 
 Role parse_role(std::string_view name) {
   for (const Role role : {Role::weight, Role::activation})
     if (name == name_of(role)) return role;
-  throw ValueError({.where = "role", .what = "unknown role", .got = fmt::format("'{}'", name), .expected = "weight or activation", .hint = ""});
+  throw ValueError({.where = "role",
+                    .what = "unknown role",
+                    .got = fmt::format("'{}'", name),
+                    .expected = "weight or activation",
+                    .hint = ""});
 }
 
-bool QuantizerInfo::has_role(Role role) const { return std::ranges::find(roles, role) != roles.end(); }
+bool QuantizerInfo::has_role(Role role) const {
+  return std::ranges::find(roles, role) != roles.end();
+}
 
 void register_quantizer(QuantizerInfo info) {
   const std::string name = info.name;
   if (!table().emplace(name, std::move(info)).second)
-    throw ValueError({.where = "quantizers", .what = fmt::format("there is already a quantizer '{}'", name), .got = "", .expected = "another name", .hint = ""});
+    throw ValueError({.where = "quantizers",
+                      .what = fmt::format("there is already a quantizer '{}'", name),
+                      .got = "",
+                      .expected = "another name",
+                      .hint = ""});
 }
 
 std::vector<const QuantizerInfo*> quantizers() {
@@ -68,15 +84,21 @@ std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int 
                                           const std::map<std::string, std::string>& options) {
   const QuantizerInfo& info = find_quantizer(name);
   if (!info.has_role(role))
-    throw ValueError({.where = info.name, .what = fmt::format("doesn't quantize {}s", name_of(role)), .got = "", .expected = "", .hint = "see qtrain list quantizers"});
+    throw ValueError({.where = info.name,
+                      .what = fmt::format("doesn't quantize {}s", name_of(role)),
+                      .got = "",
+                      .expected = "",
+                      .hint = "see qtrain list quantizers"});
   require_bits(info.name, bits);
-  return info.make({role, bits, layer, Options(fmt::format("{} ({})", info.name, name_of(role)), info.options(role), options)});
+  return info.make({role, bits, layer,
+                    Options(fmt::format("{} ({})", info.name, name_of(role)), info.options(role), options)});
 }
 
 void load_plugin(const std::string& path) {
   static std::set<std::filesystem::path> loaded;
   if (!std::filesystem::exists(path))
-    throw IoError({.where = "plugin", .what = "no such file", .got = path, .expected = "a shared library", .hint = ""});
+    throw IoError(
+        {.where = "plugin", .what = "no such file", .got = path, .expected = "a shared library", .hint = ""});
   // An absolute path: a name without a slash would be searched in the system's folders.
   const std::filesystem::path file = std::filesystem::canonical(path);
   if (loaded.contains(file)) return;

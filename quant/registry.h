@@ -27,8 +27,13 @@ struct QuantizerInfo {
   std::vector<Role> roles = {Role::weight, Role::activation};
   EdgeRule first_layer;
   EdgeRule last_layer;
+  // Weight options that training from random weights needs, where the defaults (the paper's) suppose
+  // pretrained ones.
+  std::map<std::string, std::string> from_scratch = {};
 
-  const std::vector<OptionSpec>& options(Role role) const { return role == Role::weight ? weight_options : activation_options; }
+  const std::vector<OptionSpec>& options(Role role) const {
+    return role == Role::weight ? weight_options : activation_options;
+  }
   bool has_role(Role role) const;
 };
 
@@ -40,8 +45,8 @@ std::vector<const QuantizerInfo*> quantizers();
 // ValueError with the nearest name if there is none.
 const QuantizerInfo& find_quantizer(std::string_view name);
 
-// A quantizer of the registry. ValueError for an unknown name or option, a role that it doesn't have, or bits outside
-// 1..32.
+// A quantizer of the registry. ValueError for an unknown name or option, a role that it doesn't have, or bits
+// outside 1..32.
 std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
                                           const std::map<std::string, std::string>& options = {});
 

@@ -1,10 +1,11 @@
-// The rounding of values in [0, 1] to 2^b levels that the DoReFa family shares, in the three schemes of scale-adjusted
-// training (Jin, Yang, Liao 2019, "Towards efficient training for neural network quantization"):
+// The rounding of values in [0, 1] to 2^b levels that the DoReFa family shares, in the three schemes of
+// scale-adjusted training (Jin, Yang, Liao 2019, "Towards efficient training for neural network
+// quantization"):
 //   original  a = 2^b - 1, Q(z) = round(a z) / a              levels 0 ... 1
 //   modified  a = 2^b,     Q(z) = min(floor(a z), a - 1) / a  levels 0 ... 1 - 2^-b
 //   centered  a = 2^b,     Q(z) = (min(floor(a z), a - 1) + 1/2) / a
-// Rounding is half to even; the product a z is rounded to float32 first, as in the reference. The gradient of Q is
-// taken as 1 everywhere (straight-through estimator).
+// Rounding is half to even; the product a z is rounded to float32 first, as in the reference. The gradient of
+// Q is taken as 1 everywhere (straight-through estimator).
 #pragma once
 
 #include "engine/kernels/math.h"
@@ -40,9 +41,12 @@ struct UnitQuantizer {
 template <class Function>
 auto with_scheme(Scheme scheme, Function&& function) {
   switch (scheme) {
-    case Scheme::original: return function(std::integral_constant<Scheme, Scheme::original>());
-    case Scheme::modified: return function(std::integral_constant<Scheme, Scheme::modified>());
-    case Scheme::centered: break;
+    case Scheme::original:
+      return function(std::integral_constant<Scheme, Scheme::original>());
+    case Scheme::modified:
+      return function(std::integral_constant<Scheme, Scheme::modified>());
+    case Scheme::centered:
+      break;
   }
   return function(std::integral_constant<Scheme, Scheme::centered>());
 }

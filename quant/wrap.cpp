@@ -16,8 +16,10 @@ struct Found {
 std::vector<Found> layers_to_quantize(Module& network) {
   std::vector<Found> found;
   network.visit([&](const std::string& path, Module& module) {
-    const bool quantizable = dynamic_cast<Conv2d*>(&module) != nullptr || dynamic_cast<Linear*>(&module) != nullptr;
-    if (quantizable && dynamic_cast<QuantizedLayer*>(&module) == nullptr && !path.empty()) found.push_back({path, &module});
+    const bool quantizable =
+        dynamic_cast<Conv2d*>(&module) != nullptr || dynamic_cast<Linear*>(&module) != nullptr;
+    if (quantizable && dynamic_cast<QuantizedLayer*>(&module) == nullptr && !path.empty())
+      found.push_back({path, &module});
   });
   return found;
 }
@@ -37,9 +39,14 @@ Plan plan_for(const WrapOptions& options, const EdgeOptions* edge, const EdgeRul
       plan.quantize_input = rule.quantize_input;
       plan.weight_bits = std::max(plan.weight_bits, rule.least_weight_bits);
       break;
-    case EdgeTreatment::weight_only: plan.quantize_input = false; break;
-    case EdgeTreatment::none: plan.leave_float = true; break;
-    case EdgeTreatment::full: break;
+    case EdgeTreatment::weight_only:
+      plan.quantize_input = false;
+      break;
+    case EdgeTreatment::none:
+      plan.leave_float = true;
+      break;
+    case EdgeTreatment::full:
+      break;
   }
   if (edge->weight_bits) plan.weight_bits = *edge->weight_bits;
   return plan;
@@ -51,9 +58,11 @@ std::shared_ptr<Module> quantized_form(Module& layer, const WrapOptions& options
   if (plan.weight_bits == 0) return std::make_shared<SkippedLayer>();
   LayerQuantizers quantizers;
   if (options.weight_quantizer != "none")
-    quantizers.weight = make_quantizer(options.weight_quantizer, Role::weight, plan.weight_bits, kind, options.weight_options);
+    quantizers.weight = make_quantizer(options.weight_quantizer, Role::weight, plan.weight_bits, kind,
+                                       options.weight_options);
   if (options.activation_quantizer != "none" && plan.quantize_input)
-    quantizers.input = make_quantizer(options.activation_quantizer, Role::activation, options.activation_bits, kind, options.activation_options);
+    quantizers.input = make_quantizer(options.activation_quantizer, Role::activation, options.activation_bits,
+                                      kind, options.activation_options);
   if (conv != nullptr) return std::make_shared<QuantizedConv2d>(*conv, quantizers);
   return std::make_shared<QuantizedLinear>(dynamic_cast<Linear&>(layer), quantizers);
 }
@@ -65,14 +74,22 @@ EdgeTreatment parse_edge_treatment(std::string_view name) {
   if (name == "full") return EdgeTreatment::full;
   if (name == "weight-only") return EdgeTreatment::weight_only;
   if (name == "float") return EdgeTreatment::none;
-  throw ValueError({.where = "quantize", .what = "unknown treatment of a first or last layer", .got = std::string(name), .expected = "auto, full, weight-only or float", .hint = ""});
+  throw ValueError({.where = "quantize",
+                    .what = "unknown treatment of a first or last layer",
+                    .got = std::string(name),
+                    .expected = "auto, full, weight-only or float",
+                    .hint = ""});
 }
 
 std::vector<std::string> quantize_network(Module& network, const WrapOptions& options) {
   if (options.weight_quantizer == "none" && options.activation_quantizer == "none") return {};
   const std::vector<Found> layers = layers_to_quantize(network);
   if (layers.empty())
-    throw ValueError({.where = "quantize", .what = "the network has no convolution or linear layer", .got = network.kind(), .expected = "", .hint = ""});
+    throw ValueError({.where = "quantize",
+                      .what = "the network has no convolution or linear layer",
+                      .got = network.kind(),
+                      .expected = "",
+                      .hint = ""});
   const QuantizerInfo& weight_info = find_quantizer(options.weight_quantizer);
   const QuantizerInfo& input_info = find_quantizer(options.activation_quantizer);
   const auto merged = [&](const EdgeRule& weight, const EdgeRule& input) {
@@ -85,8 +102,10 @@ std::vector<std::string> quantize_network(Module& network, const WrapOptions& op
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const bool first = i == 0;
     const bool last = i + 1 == layers.size() && !first;
-    const Plan plan = plan_for(options, first ? &options.first : (last ? &options.last : nullptr), first ? first_rule : last_rule);
-    if (!plan.leave_float) replacements.emplace_back(layers[i].path, quantized_form(*layers[i].layer, options, plan));
+    const Plan plan = plan_for(options, first ? &options.first : (last ? &options.last : nullptr),
+                               first ? first_rule : last_rule);
+    if (!plan.leave_float)
+      replacements.emplace_back(layers[i].path, quantized_form(*layers[i].layer, options, plan));
   }
   std::vector<std::string> paths;
   for (auto& [path, module] : replacements) {
@@ -103,9 +122,12 @@ ModelSize model_size(Module& network) {
   size.quantized_bytes = size.float_bytes;
   network.visit([&](const std::string&, Module& module) {
     const auto* const layer = dynamic_cast<QuantizedLayer*>(&module);
-    if (layer == nullptr || layer->weight_quantizer() == nullptr || layer->weight_quantizer()->bits() >= float_bits) return;
+    if (layer == nullptr || layer->weight_quantizer() == nullptr ||
+        layer->weight_quantizer()->bits() >= float_bits)
+      return;
     const auto* const conv = dynamic_cast<Conv2d*>(&module);
-    const std::int64_t weights = (conv != nullptr ? conv->weight() : dynamic_cast<Linear&>(module).weight()).numel();
+    const std::int64_t weights =
+        (conv != nullptr ? conv->weight() : dynamic_cast<Linear&>(module).weight()).numel();
     size.quantized_bytes -= weights * 4 - (weights * layer->weight_quantizer()->bits() + 7) / 8;
   });
   return size;

@@ -1,5 +1,5 @@
-// Makes a quantized network of any float network: every Conv2d and Linear in the tree is replaced by its quantized
-// form, 1x1 shortcuts and depthwise convolutions included.
+// Makes a quantized network of any float network: every Conv2d and Linear in the tree is replaced by its
+// quantized form, 1x1 shortcuts and depthwise convolutions included.
 #pragma once
 
 #include <optional>
@@ -25,7 +25,7 @@ struct EdgeOptions {
 struct WrapOptions {
   std::string weight_quantizer = "sat";
   std::string activation_quantizer = "sat";
-  int weight_bits = 4;      // 0: layers with weights of 0 bits return their input
+  int weight_bits = 4;  // 0: layers with weights of 0 bits return their input
   int activation_bits = 4;
   std::map<std::string, std::string> weight_options = {};
   std::map<std::string, std::string> activation_options = {};
@@ -33,14 +33,15 @@ struct WrapOptions {
   EdgeOptions last = {};
 };
 
-// Returns the paths of the layers that were replaced. The network's parameters stay the same tensors; quantizers add
-// theirs. Call it before making the optimizer. ValueError for an unknown quantizer, option or bit-width, or a network
-// without layers to quantize; nothing is changed then.
+// Returns the paths of the layers that were replaced. The network's parameters stay the same tensors;
+// quantizers add theirs. Call it before making the optimizer. ValueError for an unknown quantizer, option or
+// bit-width, or a network without layers to quantize; nothing is changed then.
 std::vector<std::string> quantize_network(Module& network, const WrapOptions& options);
 
 struct ModelSize {
-  std::int64_t float_bytes = 0;      // all parameters and running statistics as float32
-  std::int64_t quantized_bytes = 0;  // quantized weights at their bit-widths (each layer rounded up to a byte), the rest as float32
+  std::int64_t float_bytes = 0;  // all parameters and running statistics as float32
+  std::int64_t quantized_bytes =
+      0;  // quantized weights at their bit-widths (each layer rounded up to a byte), the rest as float32
 };
 ModelSize model_size(Module& network);
 

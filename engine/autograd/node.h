@@ -12,8 +12,9 @@
 
 namespace qtrain {
 
-// A tensor kept for backward, under a name. If the tensor's producer can recompute it cheaply (a fake-quantizer
-// can: one pass over its input), only the producer is kept, and the elements are made again when asked for.
+// A tensor kept for backward, under a name. If the tensor's producer can recompute it cheaply (a
+// fake-quantizer can: one pass over its input), only the producer is kept, and the elements are made again
+// when asked for.
 class SavedTensor {
  public:
   explicit SavedTensor(std::string_view name) : name_(name) {}

@@ -60,7 +60,8 @@ void accumulate(Tensor& into, Tensor gradient) {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------------------- SavedTensor
+// ----------------------------------------------------------------------------------------------------
+// SavedTensor
 
 void SavedTensor::save(const Tensor& tensor) {
   if (!tensor.defined()) return;
@@ -75,15 +76,15 @@ void SavedTensor::save(const Tensor& tensor) {
 }
 
 Tensor SavedTensor::get() const {
-  if (released_)
-    throw_used(fmt::format("saved tensor '{}'", name_));
+  if (released_) throw_used(fmt::format("saved tensor '{}'", name_));
   if (recipe_ != nullptr) return recipe_->recompute(recipe_output_);
   if (tensor_.defined() && tensor_.storage_version() != version_)
-    throw AutogradError({.where = "backward",
-                         .what = fmt::format("saved tensor '{}' was changed in place after the forward", name_),
-                         .got = "",
-                         .expected = "",
-                         .hint = "update parameters after backward()"});
+    throw AutogradError(
+        {.where = "backward",
+         .what = fmt::format("saved tensor '{}' was changed in place after the forward", name_),
+         .got = "",
+         .expected = "",
+         .hint = "update parameters after backward()"});
   return tensor_;
 }
 
@@ -93,7 +94,9 @@ void SavedTensor::release() {
   recipe_.reset();
 }
 
-std::size_t SavedTensor::bytes() const { return tensor_.defined() ? tensor_.bytes() : 0; }
+std::size_t SavedTensor::bytes() const {
+  return tensor_.defined() ? tensor_.bytes() : 0;
+}
 
 Node::~Node() {
   std::vector<std::shared_ptr<Node>> orphans;
@@ -110,13 +113,19 @@ Node::~Node() {
 }
 
 Tensor Node::recompute(std::size_t /*output*/) {
-  throw AutogradError(
-      {.where = std::string(name()), .what = "cannot recompute its output", .got = "", .expected = "", .hint = ""});
+  throw AutogradError({.where = std::string(name()),
+                       .what = "cannot recompute its output",
+                       .got = "",
+                       .expected = "",
+                       .hint = ""});
 }
 
-// ----------------------------------------------------------------------------------------------------------- Tape
+// -----------------------------------------------------------------------------------------------------------
+// Tape
 
-bool Tape::recording() { return is_recording; }
+bool Tape::recording() {
+  return is_recording;
+}
 
 bool Tape::needs_recording(std::span<const Tensor> inputs) {
   return is_recording &&
@@ -127,7 +136,8 @@ void Tape::check_finite(std::string_view op, const Tensor& output) {
   if (is_checking_finite) require_finite(op, "its output", output);
 }
 
-void Tape::record(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs, std::span<const Tensor> outputs) {
+void Tape::record(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs,
+                  std::span<const Tensor> outputs) {
   for (const Tensor& output : outputs) check_finite(node->name(), output);
   if (needs_recording(inputs)) connect(node, inputs, outputs);
 }
@@ -164,11 +174,23 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
                          .hint = ""});
   if (gradient.defined()) {
     if (gradient.dtype() != DType::f32)
-      throw DTypeError({.where = "backward", .what = "wrong element type of the gradient", .got = gradient.str(), .expected = "f32", .hint = ""});
+      throw DTypeError({.where = "backward",
+                        .what = "wrong element type of the gradient",
+                        .got = gradient.str(),
+                        .expected = "f32",
+                        .hint = ""});
     if (gradient.shape() != loss.shape())
-      throw ShapeError({.where = "backward", .what = "wrong shape of the gradient", .got = gradient.str(), .expected = loss.str(), .hint = ""});
+      throw ShapeError({.where = "backward",
+                        .what = "wrong shape of the gradient",
+                        .got = gradient.str(),
+                        .expected = loss.str(),
+                        .hint = ""});
     if (gradient.device() != loss.device())
-      throw DeviceError({.where = "backward", .what = "the gradient is elsewhere", .got = gradient.device().str(), .expected = loss.device().str(), .hint = ""});
+      throw DeviceError({.where = "backward",
+                         .what = "the gradient is elsewhere",
+                         .got = gradient.device().str(),
+                         .expected = loss.device().str(),
+                         .hint = ""});
   }
   const NoGradGuard no_grad;
 
@@ -201,7 +223,8 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
       Node::Edge& edge = node->inputs_[i];
       if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
-      if (is_checking_finite) require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
+      if (is_checking_finite)
+        require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
       Tensor grad = std::move(grads[i]);
       if (edge.producer != nullptr) {
         deliver(edge.producer, edge.producer_output, std::move(grad));
@@ -231,17 +254,29 @@ std::vector<std::shared_ptr<Node>> Tape::nodes(const Tensor& output) {
   return found;
 }
 
-NoGradGuard::NoGradGuard() : before_(is_recording) { is_recording = false; }
-NoGradGuard::~NoGradGuard() { is_recording = before_; }
+NoGradGuard::NoGradGuard() : before_(is_recording) {
+  is_recording = false;
+}
+NoGradGuard::~NoGradGuard() {
+  is_recording = before_;
+}
 
-FiniteCheckGuard::FiniteCheckGuard() : before_(is_checking_finite) { is_checking_finite = true; }
-FiniteCheckGuard::~FiniteCheckGuard() { is_checking_finite = before_; }
+FiniteCheckGuard::FiniteCheckGuard() : before_(is_checking_finite) {
+  is_checking_finite = true;
+}
+FiniteCheckGuard::~FiniteCheckGuard() {
+  is_checking_finite = before_;
+}
 
 ScopeName::ScopeName(std::string_view name) : length_before_(scope_name.size()) {
   if (!scope_name.empty()) scope_name += '.';
   scope_name += name;
 }
-ScopeName::~ScopeName() { scope_name.resize(length_before_); }
-std::string ScopeName::current() { return scope_name; }
+ScopeName::~ScopeName() {
+  scope_name.resize(length_before_);
+}
+std::string ScopeName::current() {
+  return scope_name;
+}
 
 }  // namespace qtrain

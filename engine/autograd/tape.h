@@ -1,4 +1,5 @@
-// The eager tape: ops record a Node when an input needs gradients; backward() walks the nodes in reverse order.
+// The eager tape: ops record a Node when an input needs gradients; backward() walks the nodes in reverse
+// order.
 #pragma once
 
 #include <functional>
@@ -10,19 +11,22 @@ namespace qtrain {
 
 class Tape {
  public:
-  // Records `output` as computed by a NodeType from `inputs`; `save` fills in the node. Does nothing but return
-  // the output when no input needs a gradient or recording is off. Every op ends with this call.
+  // Records `output` as computed by a NodeType from `inputs`; `save` fills in the node. Does nothing but
+  // return the output when no input needs a gradient or recording is off. Every op ends with this call.
   template <class NodeType, class Save>
-  static Tensor record(std::string_view op, std::initializer_list<Tensor> inputs, const Tensor& output, Save&& save) {
+  static Tensor record(std::string_view op, std::initializer_list<Tensor> inputs, const Tensor& output,
+                       Save&& save) {
     check_finite(op, output);
     if (!needs_recording(inputs)) return output;
     auto node = std::make_shared<NodeType>();
     save(*node);
-    connect(node, std::span<const Tensor>(inputs.begin(), inputs.size()), std::span<const Tensor>(&output, 1));
+    connect(node, std::span<const Tensor>(inputs.begin(), inputs.size()),
+            std::span<const Tensor>(&output, 1));
     return output;
   }
   // The same for ops with a variable number of inputs, several outputs, or a node made beforehand.
-  static void record(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs, std::span<const Tensor> outputs);
+  static void record(const std::shared_ptr<Node>& node, std::span<const Tensor> inputs,
+                     std::span<const Tensor> outputs);
   static bool needs_recording(std::span<const Tensor> inputs);
 
   // Adds d(loss)/d(leaf) to every leaf's gradient. `gradient` is d(something)/d(loss): by default 1.
@@ -57,8 +61,8 @@ class NoGradGuard {
   bool before_;
 };
 
-// While it lives on this thread, every op's output and every gradient is searched for NaN and infinity, and the
-// first op that makes one is named in a NumericError. Reads every tensor on the host: for post-mortems.
+// While it lives on this thread, every op's output and every gradient is searched for NaN and infinity, and
+// the first op that makes one is named in a NumericError. Reads every tensor on the host: for post-mortems.
 class FiniteCheckGuard {
  public:
   FiniteCheckGuard();
@@ -70,7 +74,8 @@ class FiniteCheckGuard {
   bool before_;
 };
 
-// Names the part of the model that runs, so that messages of FiniteCheckGuard can say where ("layer1.0.conv1").
+// Names the part of the model that runs, so that messages of FiniteCheckGuard can say where
+// ("layer1.0.conv1").
 class ScopeName {
  public:
   explicit ScopeName(std::string_view name);

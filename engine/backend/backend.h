@@ -1,10 +1,10 @@
-// What a device must be able to do. Ops (engine/ops/) check their arguments, allocate their results and call these
-// functions; nothing above this interface knows which vendor library does the work.
+// What a device must be able to do. Ops (engine/ops/) check their arguments, allocate their results and call
+// these functions; nothing above this interface knows which vendor library does the work.
 //
-// Rules for every function: arguments are valid (the op has checked them); outputs are allocated by the caller;
-// work is queued on `stream` and may still run when the function returns; temporary memory comes from the
-// device's own allocator and is reused in stream order; nothing reads a device value on the host.
-// Scalar math (activations, quantizers, optimizers) is not here: it is written once with the templates of
+// Rules for every function: arguments are valid (the op has checked them); outputs are allocated by the
+// caller; work is queued on `stream` and may still run when the function returns; temporary memory comes from
+// the device's own allocator and is reused in stream order; nothing reads a device value on the host. Scalar
+// math (activations, quantizers, optimizers) is not here: it is written once with the templates of
 // engine/kernels/ and compiled for each device.
 #pragma once
 
@@ -42,7 +42,8 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
   virtual ~Backend() = default;
 
-  // -- the device ----------------------------------------------------------------------------------------------
+  // -- the device
+  // ----------------------------------------------------------------------------------------------
   virtual Device device() const = 0;
   virtual Allocator& allocator() = 0;
   virtual Stream stream() = 0;  // where this thread's work is queued
@@ -50,35 +51,41 @@ class Backend {
   virtual void fill_zero(const Stream&, void* to, std::size_t bytes) = 0;
   virtual void synchronize(const Stream&) = 0;  // the host waits for the stream
 
-  // -- convolution: x [N, C, H, W], w [O, C/groups, kh, kw], bias [O] or undefined, y [N, O, oh, ow] --------------
-  virtual void convolution_forward(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& w,
-                                   const Tensor& bias, const Tensor& y) = 0;
+  // -- convolution: x [N, C, H, W], w [O, C/groups, kh, kw], bias [O] or undefined, y [N, O, oh, ow]
+  // --------------
+  virtual void convolution_forward(const Stream&, const ConvolutionGeometry&, const Tensor& x,
+                                   const Tensor& w, const Tensor& bias, const Tensor& y) = 0;
   virtual void convolution_backward_data(const Stream&, const ConvolutionGeometry&, const Tensor& w,
                                          const Tensor& grad_y, const Tensor& grad_x) = 0;
   // grad_bias may be undefined.
   virtual void convolution_backward_weight(const Stream&, const ConvolutionGeometry&, const Tensor& x,
-                                           const Tensor& grad_y, const Tensor& grad_w, const Tensor& grad_bias) = 0;
+                                           const Tensor& grad_y, const Tensor& grad_w,
+                                           const Tensor& grad_bias) = 0;
 
-  // -- c = op(a) op(b) + bias, op = transpose where asked; a, b, c of rank 2, bias [columns of c] or undefined ----
+  // -- c = op(a) op(b) + bias, op = transpose where asked; a, b, c of rank 2, bias [columns of c] or
+  // undefined ----
   virtual void matmul(const Stream&, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                       const Tensor& bias, const Tensor& c) = 0;
 
-  // -- batch normalization -----------------------------------------------------------------------------------------
-  // Computes batch statistics into mean and invstd, and moves the running ones (undefined: not kept):
-  // running = (1 - momentum) * running + momentum * batch, with the unbiased variance.
+  // -- batch normalization
+  // ----------------------------------------------------------------------------------------- Computes batch
+  // statistics into mean and invstd, and moves the running ones (undefined: not kept): running = (1 -
+  // momentum) * running + momentum * batch, with the unbiased variance.
   virtual void batch_norm_training(const Stream&, const BatchNormArguments&, float epsilon, float momentum,
-                                   const Tensor& running_mean, const Tensor& running_variance, const Tensor& y) = 0;
+                                   const Tensor& running_mean, const Tensor& running_variance,
+                                   const Tensor& y) = 0;
   virtual void batch_norm_evaluation(const Stream&, const BatchNormArguments&, const Tensor& y) = 0;
-  // `y` is the forward output, which tells where a ReLU behind a residual passed; undefined without a residual.
-  // `training`: the statistics depend on x.
-  virtual void batch_norm_backward(const Stream&, const BatchNormArguments&, const Tensor& y, const Tensor& grad_y,
-                                   bool training, const BatchNormGradients&) = 0;
+  // `y` is the forward output, which tells where a ReLU behind a residual passed; undefined without a
+  // residual. `training`: the statistics depend on x.
+  virtual void batch_norm_backward(const Stream&, const BatchNormArguments&, const Tensor& y,
+                                   const Tensor& grad_y, bool training, const BatchNormGradients&) = 0;
 
-  // -- pooling: x [N, C, H, W], y [N, C, oh, ow]; indices: i32 [N, C, oh, ow], h * W + w of each maximum -------------
+  // -- pooling: x [N, C, H, W], y [N, C, oh, ow]; indices: i32 [N, C, oh, ow], h * W + w of each maximum
+  // -------------
   virtual void max_pool_forward(const Stream&, const PoolGeometry&, const Tensor& x, const Tensor& y,
                                 const Tensor& indices) = 0;
-  virtual void max_pool_backward(const Stream&, const PoolGeometry&, const Tensor& indices, const Tensor& grad_y,
-                                 const Tensor& grad_x) = 0;
+  virtual void max_pool_backward(const Stream&, const PoolGeometry&, const Tensor& indices,
+                                 const Tensor& grad_y, const Tensor& grad_x) = 0;
   virtual void average_pool_forward(const Stream&, const PoolGeometry&, const Tensor& x, const Tensor& y) = 0;
   virtual void average_pool_backward(const Stream&, const PoolGeometry&, const Tensor& grad_y,
                                      const Tensor& grad_x) = 0;

@@ -25,8 +25,8 @@ struct ConvolutionGeometry {
 struct PoolGeometry {
   Extent kernel{2, 2};
   Extent stride{2, 2};
-  Extent pad{0, 0};               // on both sides
-  bool count_padding = true;      // average pooling: the divisor counts padded elements
+  Extent pad{0, 0};           // on both sides
+  bool count_padding = true;  // average pooling: the divisor counts padded elements
   friend bool operator==(const PoolGeometry&, const PoolGeometry&) = default;
 };
 

@@ -16,6 +16,8 @@ Backend& backend(Device device) {
                      .hint = ""});
 }
 
-std::vector<Device> available_devices() { return {Device{DeviceType::cpu, 0}}; }
+std::vector<Device> available_devices() {
+  return {Device{DeviceType::cpu, 0}};
+}
 
 }  // namespace qtrain

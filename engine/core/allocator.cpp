@@ -11,9 +11,11 @@ namespace {
 constexpr std::size_t smallest_segment = std::size_t{16} << 20;
 constexpr std::size_t smallest_rest = 1024;  // a split that would leave less isn't worth a block
 
-constexpr std::size_t most_bytes = std::size_t{1} << 56;    // beyond any machine, and far from overflow
+constexpr std::size_t most_bytes = std::size_t{1} << 56;  // beyond any machine, and far from overflow
 
-std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+std::size_t round_up(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
 
 [[noreturn]] void throw_exhausted(std::size_t bytes) {
   throw IoError({.where = "memory",
@@ -37,8 +39,8 @@ CachingAllocator::~CachingAllocator() {
 
 CachingAllocator::Blocks::iterator CachingAllocator::grow(std::size_t bytes) {
   // Segments grow with what is already held, so that their number stays logarithmic.
-  const std::size_t wanted =
-      std::max({smallest_segment, round_up(bytes, smallest_segment / 8), round_up(statistics_.reserved / 8, smallest_segment)});
+  const std::size_t wanted = std::max({smallest_segment, round_up(bytes, smallest_segment / 8),
+                                       round_up(statistics_.reserved / 8, smallest_segment)});
   std::size_t size = wanted;
   void* segment = source_.acquire(size);
   if (segment == nullptr) {

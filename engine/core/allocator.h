@@ -1,5 +1,6 @@
 // Memory of one device: large segments from the system, cut into blocks, merged again when freed, and never
-// given back while the program trains, so that from the second step on a training run asks the system for nothing.
+// given back while the program trains, so that from the second step on a training run asks the system for
+// nothing.
 #pragma once
 
 #include <cstddef>

@@ -11,9 +11,7 @@ struct Device {
   DeviceType type = DeviceType::cpu;
   int index = 0;
 
-  std::string str() const {
-    return type == DeviceType::cpu ? "cpu" : "cuda:" + std::to_string(index);
-  }
+  std::string str() const { return type == DeviceType::cpu ? "cpu" : "cuda:" + std::to_string(index); }
   friend bool operator==(const Device&, const Device&) = default;
 };
 

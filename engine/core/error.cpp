@@ -14,7 +14,8 @@ std::string render(const Diagnosis& d) {
   if (!d.expected.empty()) text += "; expected " + d.expected;
   if (!d.hint.empty()) text += "; " + d.hint;
   // One line, whatever bytes a file name or a broken file brought in.
-  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
   return text;
 }
 

@@ -1,5 +1,5 @@
-// The only door through which the host reads a device value. It waits for the device, so the training path must
-// not use it; the counter lets tests prove that.
+// The only door through which the host reads a device value. It waits for the device, so the training path
+// must not use it; the counter lets tests prove that.
 #pragma once
 
 #include <cstdint>

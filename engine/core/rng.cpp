@@ -6,10 +6,15 @@
 namespace qtrain {
 namespace {
 
-constexpr std::uint32_t low(std::uint64_t v) { return static_cast<std::uint32_t>(v); }
-constexpr std::uint32_t high(std::uint64_t v) { return static_cast<std::uint32_t>(v >> 32); }
+constexpr std::uint32_t low(std::uint64_t v) {
+  return static_cast<std::uint32_t>(v);
+}
+constexpr std::uint32_t high(std::uint64_t v) {
+  return static_cast<std::uint32_t>(v >> 32);
+}
 
-// splitmix64's finalizer: spreads (epoch, index, purpose) over the counter words that a stream doesn't count in.
+// splitmix64's finalizer: spreads (epoch, index, purpose) over the counter words that a stream doesn't count
+// in.
 constexpr std::uint64_t mix(std::uint64_t z) {
   z += 0x9E3779B97F4A7C15ULL;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -30,7 +35,8 @@ std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::arr
   return c;
 }
 
-RandomStream::RandomStream(std::uint64_t seed, RandomPurpose purpose, std::uint64_t epoch, std::uint64_t index) {
+RandomStream::RandomStream(std::uint64_t seed, RandomPurpose purpose, std::uint64_t epoch,
+                           std::uint64_t index) {
   const std::uint64_t key = mix(seed ^ (static_cast<std::uint64_t>(purpose) << 32));
   const std::uint64_t place = mix(mix(epoch) + index);
   key_ = {low(key), high(key)};
@@ -52,7 +58,9 @@ double RandomStream::uniform() {
   return static_cast<double>(bits) * 0x1.0p-53;
 }
 
-double RandomStream::uniform(double lower, double upper) { return lower + (upper - lower) * uniform(); }
+double RandomStream::uniform(double lower, double upper) {
+  return lower + (upper - lower) * uniform();
+}
 
 std::uint64_t RandomStream::below(std::uint64_t bound) {
   const std::uint64_t limit = UINT64_MAX - UINT64_MAX % bound;  // the largest multiple of bound that fits
@@ -76,7 +84,9 @@ double RandomStream::normal() {
   return radius * std::cos(angle);
 }
 
-bool RandomStream::bernoulli(double probability_of_true) { return uniform() < probability_of_true; }
+bool RandomStream::bernoulli(double probability_of_true) {
+  return uniform() < probability_of_true;
+}
 
 RandomPermutation::RandomPermutation(std::uint64_t size, std::uint64_t seed, std::uint64_t epoch)
     : size_(size), half_bits_(1), epoch_low_(low(epoch)), epoch_high_(high(epoch)) {

@@ -23,11 +23,11 @@ class RandomStream {
  public:
   RandomStream(std::uint64_t seed, RandomPurpose purpose, std::uint64_t epoch = 0, std::uint64_t index = 0);
 
-  std::uint32_t next();                              // 32 uniform bits
-  double uniform();                                  // [0, 1), 53 bits
-  double uniform(double low, double high);           // [low, high)
-  std::uint64_t below(std::uint64_t bound);          // 0 .. bound-1, without bias; bound >= 1
-  double normal();                                   // mean 0, standard deviation 1 (Box-Muller)
+  std::uint32_t next();                      // 32 uniform bits
+  double uniform();                          // [0, 1), 53 bits
+  double uniform(double low, double high);   // [low, high)
+  std::uint64_t below(std::uint64_t bound);  // 0 .. bound-1, without bias; bound >= 1
+  double normal();                           // mean 0, standard deviation 1 (Box-Muller)
   bool bernoulli(double probability_of_true);
 
  private:
@@ -40,10 +40,11 @@ class RandomStream {
 };
 
 // The Philox bijection itself, exposed for tests and for kernels that draw in parallel.
-std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                        std::array<std::uint32_t, 2> key);
 
-// A keyed permutation of 0..size-1 evaluated point by point (a Feistel network on the next power of four, with
-// cycle walking), so that an epoch's order needs no shuffled array.
+// A keyed permutation of 0..size-1 evaluated point by point (a Feistel network on the next power of four,
+// with cycle walking), so that an epoch's order needs no shuffled array.
 class RandomPermutation {
  public:
   RandomPermutation(std::uint64_t size, std::uint64_t seed, std::uint64_t epoch);

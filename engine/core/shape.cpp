@@ -37,7 +37,9 @@ std::int64_t Shape::numel() const {
   return n;
 }
 
-std::string Shape::str() const { return fmt::format("[{}]", fmt::join(dims(), ", ")); }
+std::string Shape::str() const {
+  return fmt::format("[{}]", fmt::join(dims(), ", "));
+}
 
 bool operator==(const Shape& a, const Shape& b) {
   return std::ranges::equal(a.dims(), b.dims());

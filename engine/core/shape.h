@@ -1,5 +1,5 @@
-// The sizes of a tensor's dimensions, kept inline (no allocation). 4-D shapes are in N, C, H, W order whatever
-// the order in memory.
+// The sizes of a tensor's dimensions, kept inline (no allocation). 4-D shapes are in N, C, H, W order
+// whatever the order in memory.
 #pragma once
 
 #include <array>
@@ -14,8 +14,9 @@ class Shape {
  public:
   static constexpr std::size_t max_rank = 6;
 
-  Shape() = default;                                // rank 0: a scalar
-  Shape(std::initializer_list<std::int64_t> dims);  // NOLINT(google-explicit-constructor): shapes read as {2, 3}
+  Shape() = default;  // rank 0: a scalar
+  Shape(std::initializer_list<std::int64_t>
+            dims);  // NOLINT(google-explicit-constructor): shapes read as {2, 3}
   explicit Shape(std::span<const std::int64_t> dims);
 
   std::size_t rank() const { return rank_; }

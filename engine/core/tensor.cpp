@@ -27,7 +27,9 @@ namespace {
 std::atomic<std::uint64_t> host_reads{0};
 
 // The number of dimensions of size above 1 among C, H, W that channels-last order moves.
-bool order_differs(const Shape& s) { return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1; }
+bool order_differs(const Shape& s) {
+  return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1;
+}
 
 std::size_t bytes_of(const Shape& shape, DType dtype) {
   std::size_t bytes = 0;
@@ -45,7 +47,9 @@ std::size_t bytes_of(const Shape& shape, DType dtype) {
 Storage::Storage(std::size_t bytes, Device device)
     : data_(backend(device).allocator().allocate(bytes)), bytes_(bytes), device_(device) {}
 
-Storage::~Storage() { backend(device_).allocator().release(data_, bytes_); }
+Storage::~Storage() {
+  backend(device_).allocator().release(data_, bytes_);
+}
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   auto impl = std::make_shared<Impl>();
@@ -101,7 +105,7 @@ std::vector<T> Tensor::values() const {
   return result;
 }
 
-#define QTRAIN_INSTANTIATE(T)                                                     \
+#define QTRAIN_INSTANTIATE(T)                                                       \
   template Tensor Tensor::from_values<T>(const Shape&, std::span<const T>, Device); \
   template std::vector<T> Tensor::values<T>() const;
 QTRAIN_INSTANTIATE(float)
@@ -116,15 +120,26 @@ QTRAIN_INSTANTIATE(std::int64_t)
 
 const Tensor::Impl& Tensor::impl() const {
   if (impl_ == nullptr)
-    throw ValueError({.where = "tensor", .what = "an undefined tensor was used", .got = "", .expected = "", .hint = ""});
+    throw ValueError(
+        {.where = "tensor", .what = "an undefined tensor was used", .got = "", .expected = "", .hint = ""});
   return *impl_;
 }
 
-const Shape& Tensor::shape() const { return impl().shape; }
-std::int64_t Tensor::numel() const { return impl().shape.numel(); }
-DType Tensor::dtype() const { return impl().dtype; }
-Device Tensor::device() const { return impl().storage->device(); }
-void* Tensor::raw() const { return impl().storage->data(); }
+const Shape& Tensor::shape() const {
+  return impl().shape;
+}
+std::int64_t Tensor::numel() const {
+  return impl().shape.numel();
+}
+DType Tensor::dtype() const {
+  return impl().dtype;
+}
+Device Tensor::device() const {
+  return impl().storage->device();
+}
+void* Tensor::raw() const {
+  return impl().storage->data();
+}
 
 std::string Tensor::str() const {
   return defined() ? fmt::format("{}{}", name_of(dtype()), shape().str()) : "no tensor";
@@ -183,7 +198,9 @@ Tensor Tensor::to(Device target) const {
   return result;
 }
 
-Tensor Tensor::detach() const { return view(shape()); }
+Tensor Tensor::detach() const {
+  return view(shape());
+}
 
 void Tensor::copy_from(const Tensor& other) const {
   if (dtype() != other.dtype())
@@ -198,34 +215,52 @@ void Tensor::copy_from(const Tensor& other) const {
   bump_version();
 }
 
-void Tensor::bump_version() const { impl().storage->bump_version(); }
-std::uint64_t Tensor::storage_version() const { return impl().storage->version(); }
+void Tensor::bump_version() const {
+  impl().storage->bump_version();
+}
+std::uint64_t Tensor::storage_version() const {
+  return impl().storage->version();
+}
 
-bool Tensor::is_sole_owner() const { return impl_.use_count() == 1 && impl().storage.use_count() == 1; }
+bool Tensor::is_sole_owner() const {
+  return impl_.use_count() == 1 && impl().storage.use_count() == 1;
+}
 
 bool Tensor::shares_storage_with(const Tensor& other) const {
   return defined() && other.defined() && impl_->storage == other.impl_->storage;
 }
 
-bool Tensor::requires_grad() const { return impl().requires_grad || impl_->producer != nullptr; }
+bool Tensor::requires_grad() const {
+  return impl().requires_grad || impl_->producer != nullptr;
+}
 
 Tensor& Tensor::set_requires_grad(bool value) {
   impl();
   if (value && dtype() != DType::f32)
-    throw DTypeError({.where = "requires_grad", .what = "only f32 tensors have gradients", .got = str(), .expected = "f32", .hint = ""});
+    throw DTypeError({.where = "requires_grad",
+                      .what = "only f32 tensors have gradients",
+                      .got = str(),
+                      .expected = "f32",
+                      .hint = ""});
   impl_->requires_grad = value;
   return *this;
 }
 
-Tensor Tensor::grad() const { return impl().grad; }
+Tensor Tensor::grad() const {
+  return impl().grad;
+}
 
 void Tensor::set_grad(Tensor gradient) const {
   impl();
   impl_->grad = std::move(gradient);
 }
 
-const std::shared_ptr<Node>& Tensor::producer() const { return impl().producer; }
-std::size_t Tensor::producer_output() const { return impl().producer_output; }
+const std::shared_ptr<Node>& Tensor::producer() const {
+  return impl().producer;
+}
+std::size_t Tensor::producer_output() const {
+  return impl().producer_output;
+}
 
 void host_read(const Tensor& tensor, void* destination) {
   Backend& b = backend(tensor.device());
@@ -234,7 +269,9 @@ void host_read(const Tensor& tensor, void* destination) {
   b.synchronize(b.stream());
 }
 
-std::uint64_t host_read_count() { return host_reads; }
+std::uint64_t host_read_count() {
+  return host_reads;
+}
 
 void Tape::attach(const Tensor& output, std::shared_ptr<Node> producer, std::size_t index) {
   output.impl_->producer = std::move(producer);

@@ -1,7 +1,8 @@
-// Tensor: a cheap handle to a block of elements on a device. Copies share the elements and the autograd state.
+// Tensor: a cheap handle to a block of elements on a device. Copies share the elements and the autograd
+// state.
 //
-// Layout: every 4-D tensor, activation or weight, is reported as N, C, H, W and stored channels-last (N, H, W, C);
-// every other rank is stored row-major. Tensors are always dense: there are no strides to get wrong.
+// Layout: every 4-D tensor, activation or weight, is reported as N, C, H, W and stored channels-last (N, H,
+// W, C); every other rank is stored row-major. Tensors are always dense: there are no strides to get wrong.
 // Mathematics is free functions (engine/ops/), not members.
 #pragma once
 
@@ -49,8 +50,12 @@ class Tensor {
   static Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = {});
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = {});
   static Tensor full(const Shape& shape, float value, Device device = {});
-  static Tensor empty_like(const Tensor& other) { return empty(other.shape(), other.dtype(), other.device()); }
-  static Tensor zeros_like(const Tensor& other) { return zeros(other.shape(), other.dtype(), other.device()); }
+  static Tensor empty_like(const Tensor& other) {
+    return empty(other.shape(), other.dtype(), other.device());
+  }
+  static Tensor zeros_like(const Tensor& other) {
+    return zeros(other.shape(), other.dtype(), other.device());
+  }
   static Tensor scalar(float value, Device device = {}) { return full({}, value, device); }
 
   // Values in N, C, H, W order (PyTorch's order in memory), whatever the storage order.
@@ -86,9 +91,10 @@ class Tensor {
   // The same elements under another shape. Refused where channels-last order would make it a different
   // function than in N, C, H, W order; the op reshape() copies in that case.
   Tensor view(const Shape& shape) const;
-  Tensor clone() const;                // a copy of the elements, off the tape
-  Tensor to(Device device) const;      // a copy on another device, or *this where it is there already; off the tape
-  Tensor detach() const;               // the same elements, off the tape
+  Tensor clone() const;  // a copy of the elements, off the tape
+  Tensor to(
+      Device device) const;  // a copy on another device, or *this where it is there already; off the tape
+  Tensor detach() const;     // the same elements, off the tape
   void copy_from(const Tensor& other) const;  // overwrites the elements; shapes and dtypes must agree
   void bump_version() const;
   std::uint64_t storage_version() const;
@@ -97,10 +103,11 @@ class Tensor {
   bool is_sole_owner() const;
   bool shares_storage_with(const Tensor& other) const;
 
-  // -- autograd ----------------------------------------------------------------------------------------------
-  bool requires_grad() const;                 // a leaf that collects gradients, or computed from one
-  Tensor& set_requires_grad(bool value);      // for leaves
-  Tensor grad() const;                        // undefined before the first backward()
+  // -- autograd
+  // ----------------------------------------------------------------------------------------------
+  bool requires_grad() const;             // a leaf that collects gradients, or computed from one
+  Tensor& set_requires_grad(bool value);  // for leaves
+  Tensor grad() const;                    // undefined before the first backward()
   void set_grad(Tensor gradient) const;
   const std::shared_ptr<Node>& producer() const;  // nullptr for leaves
   std::size_t producer_output() const;

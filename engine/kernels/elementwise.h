@@ -6,11 +6,13 @@
 //   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum or Maximum
 //   for_each(stream, n, f)                  f(i): for indexing of any other kind
 //
-// A functor is copied to where it runs. If it has a member `void prepare()`, that is called there once before the
-// loop: there it reads device scalars (a clipping level, a scale) through pointers, so no value ever visits the host.
+// A functor is copied to where it runs. If it has a member `void prepare()`, that is called there once before
+// the loop: there it reads device scalars (a clipping level, a scale) through pointers, so no value ever
+// visits the host.
 //
-// Order of summation is fixed: blocks of `reduction_block` elements, `lanes` interleaved float32 sums a block, the
-// lanes and then the blocks added up in double in their order. Results are the same for any number of threads.
+// Order of summation is fixed: blocks of `reduction_block` elements, `lanes` interleaved float32 sums a
+// block, the lanes and then the blocks added up in double in their order. Results are the same for any number
+// of threads.
 #pragma once
 
 #include <algorithm>
@@ -27,8 +29,9 @@ namespace qtrain {
 inline constexpr std::int64_t reduction_block = 8192;
 inline constexpr int lanes = 64;
 
-// The K terms that one element adds to a reduction, K = 1 to 4: Terms<2>{a, b}. Plain members and passed by value: the
-// compiler keeps them in vector registers, which it can't do with an array or anything whose address is taken.
+// The K terms that one element adds to a reduction, K = 1 to 4: Terms<2>{a, b}. Plain members and passed by
+// value: the compiler keeps them in vector registers, which it can't do with an array or anything whose
+// address is taken.
 // clang-format off
 template <int K> struct Terms;
 template <> struct Terms<1> { float t0; };
@@ -39,10 +42,14 @@ template <> struct Terms<4> { float t0, t1, t2, t3; };
 
 template <int k, int K>
 QTRAIN_HOST_DEVICE float term(Terms<K> terms) {
-  if constexpr (k == 0) return terms.t0;
-  else if constexpr (k == 1) return terms.t1;
-  else if constexpr (k == 2) return terms.t2;
-  else return terms.t3;
+  if constexpr (k == 0)
+    return terms.t0;
+  else if constexpr (k == 1)
+    return terms.t1;
+  else if constexpr (k == 2)
+    return terms.t2;
+  else
+    return terms.t3;
 }
 
 // What a functor of map_reduce returns.
@@ -79,8 +86,8 @@ void map_block(F f, std::int64_t begin, std::int64_t end, Out* out, const In*...
   for (std::int64_t i = begin; i < end; ++i) out[i] = f(in[i]...);
 }
 
-// sums[k][l] += term k of element first + l, for a row of lanes. The loop over k is unrolled by hand: the compiler
-// vectorizes only a loop without another one inside.
+// sums[k][l] += term k of element first + l, for a row of lanes. The loop over k is unrolled by hand: the
+// compiler vectorizes only a loop without another one inside.
 template <class Combine, class Step, std::size_t... k>
 void add_row(Step step, std::int64_t first, int count, float* sums, std::index_sequence<k...>) {
 #pragma GCC ivdep
@@ -104,7 +111,8 @@ void reduce_block(std::int64_t begin, std::int64_t end, Step step, double* resul
   if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
   for (int k = 0; k < K; ++k) {
     result[k] = static_cast<double>(Combine::identity);
-    for (int l = 0; l < lanes; ++l) result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
+    for (int l = 0; l < lanes; ++l)
+      result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
   }
 }
 
@@ -122,7 +130,8 @@ void reduce_blocks(const Stream& stream, std::int64_t n, F f, float* results, Ma
   });
   for (int k = 0; k < K; ++k) {
     auto total = static_cast<double>(Combine::identity);
-    for (std::int64_t b = 0; b < blocks; ++b) total = Combine::combine_blocks(total, partial.data()[b * K + k]);
+    for (std::int64_t b = 0; b < blocks; ++b)
+      total = Combine::combine_blocks(total, partial.data()[b * K + k]);
     results[k] = static_cast<float>(total);
   }
 }
@@ -155,8 +164,9 @@ void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out
 template <int K, class Combine, class F, class... In>
 void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
   require_host(stream);
-  detail::reduce_blocks<K, Combine>(stream, n, f, results,
-                                    [&](const F& local) { return [local, in...](std::int64_t i) { return local(in[i]...); }; });
+  detail::reduce_blocks<K, Combine>(stream, n, f, results, [&](const F& local) {
+    return [local, in...](std::int64_t i) { return local(in[i]...); };
+  });
 }
 
 template <class F>

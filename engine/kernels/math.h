@@ -1,6 +1,6 @@
-// Scalar mathematics shared by every device: the same float32 operations in the same order, so that the CPU tests
-// test what the GPU runs. No function here branches, so loops over them vectorize.
-// The library is compiled without contraction (-ffp-contract=off): fused multiply-adds appear only where written.
+// Scalar mathematics shared by every device: the same float32 operations in the same order, so that the CPU
+// tests test what the GPU runs. No function here branches, so loops over them vectorize. The library is
+// compiled without contraction (-ffp-contract=off): fused multiply-adds appear only where written.
 #pragma once
 
 #include <bit>
@@ -13,7 +13,9 @@
 namespace qtrain {
 
 // Round to nearest, ties to even (what torch.round does).
-QTRAIN_HOST_DEVICE float round_half_to_even(float x) { return rintf(x); }
+QTRAIN_HOST_DEVICE float round_half_to_even(float x) {
+  return rintf(x);
+}
 
 // Round to nearest, ties away from zero (what NNabla does): exact also for 0.49999997 and for |x| >= 2^23.
 QTRAIN_HOST_DEVICE float round_half_away(float x) {
@@ -21,7 +23,9 @@ QTRAIN_HOST_DEVICE float round_half_away(float x) {
   return fabsf(x - whole) >= 0.5F ? whole + copysignf(1.0F, x) : whole;
 }
 
-QTRAIN_HOST_DEVICE float sign_of(float x) { return x > 0 ? 1.0F : (x < 0 ? -1.0F : 0.0F); }
+QTRAIN_HOST_DEVICE float sign_of(float x) {
+  return x > 0 ? 1.0F : (x < 0 ? -1.0F : 0.0F);
+}
 
 // NaN passes through, unlike fminf/fmaxf.
 QTRAIN_HOST_DEVICE float clip(float x, float low, float high) {
@@ -29,9 +33,9 @@ QTRAIN_HOST_DEVICE float clip(float x, float low, float high) {
   return above > high ? high : above;
 }
 
-// x / d, correctly rounded like the division itself, for one d and many x: three multiplications instead of a division
-// (Markstein 1990: with y = 1/d rounded and q = x*y, the remainder r = x - q*d is exact and q + r*y is x/d rounded).
-// For finite d with |d| in [1e-30, 1e30]; NaN and infinite x give NaN.
+// x / d, correctly rounded like the division itself, for one d and many x: three multiplications instead of a
+// division (Markstein 1990: with y = 1/d rounded and q = x*y, the remainder r = x - q*d is exact and q + r*y
+// is x/d rounded). For finite d with |d| in [1e-30, 1e30]; NaN and infinite x give NaN.
 struct Divisor {
   float d = 1;
   float inverse = 1;

@@ -19,9 +19,13 @@ void flush_denormals() {
 
 }  // namespace
 
-int thread_count() { return omp_get_max_threads(); }
+int thread_count() {
+  return omp_get_max_threads();
+}
 
-void set_thread_count(int threads) { omp_set_num_threads(std::max(1, threads)); }
+void set_thread_count(int threads) {
+  omp_set_num_threads(std::max(1, threads));
+}
 
 void detail::run_parallel(std::int64_t n, std::int64_t grain, void (*body)(void*, std::int64_t, std::int64_t),
                           void* context) {
@@ -33,13 +37,15 @@ void detail::run_parallel(std::int64_t n, std::int64_t grain, void (*body)(void*
     return;
   }
   std::exception_ptr failure;
-#pragma omp parallel num_threads(static_cast<int>(wanted))
+#pragma omp parallel num_threads(static_cast <int>(wanted))
   {
     flush_denormals();
     const std::int64_t thread = omp_get_thread_num();
     const std::int64_t threads = omp_get_num_threads();
     // Parts start at multiples of 64 elements, so that no two threads write one cache line.
-    const auto bound = [&](std::int64_t t) { return t == threads ? n : (n >= 64 * threads ? n / 64 * t / threads * 64 : n * t / threads); };
+    const auto bound = [&](std::int64_t t) {
+      return t == threads ? n : (n >= 64 * threads ? n / 64 * t / threads * 64 : n * t / threads);
+    };
     try {
       if (bound(thread) < bound(thread + 1)) body(context, bound(thread), bound(thread + 1));
     } catch (...) {

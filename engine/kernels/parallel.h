@@ -10,12 +10,14 @@ namespace qtrain {
 
 inline constexpr std::int64_t map_grain = 16384;  // elements below which a second thread doesn't pay
 
-// Number of threads that kernels use; at least 1. Set once at start-up, or never (OMP_NUM_THREADS, then all cores).
+// Number of threads that kernels use; at least 1. Set once at start-up, or never (OMP_NUM_THREADS, then all
+// cores).
 int thread_count();
 void set_thread_count(int threads);
 
 namespace detail {
-void run_parallel(std::int64_t n, std::int64_t grain, void (*body)(void*, std::int64_t, std::int64_t), void* context);
+void run_parallel(std::int64_t n, std::int64_t grain, void (*body)(void*, std::int64_t, std::int64_t),
+                  void* context);
 }
 
 // Calls body(begin, end) on contiguous parts of 0..n-1, one a thread, each of at least `grain` iterations.
@@ -25,7 +27,9 @@ void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   using Plain = std::remove_reference_t<Body>;
   detail::run_parallel(
       n, grain,
-      [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<Plain*>(context))(begin, end); },
+      [](void* context, std::int64_t begin, std::int64_t end) {
+        (*static_cast<Plain*>(context))(begin, end);
+      },
       const_cast<void*>(static_cast<const void*>(&body)));  // NOLINT(cppcoreguidelines-pro-type-const-cast)
 }
 

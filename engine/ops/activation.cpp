@@ -9,9 +9,9 @@
 namespace qtrain {
 namespace {
 
-// An activation is a struct with a name, `forward(x)` and `derivative(x)`; one that can tell its derivative from its
-// output instead has `derivative_from_output(y)`, and then the output is what is kept (it is kept anyway by whatever
-// comes next).
+// An activation is a struct with a name, `forward(x)` and `derivative(x)`; one that can tell its derivative
+// from its output instead has `derivative_from_output(y)`, and then the output is what is kept (it is kept
+// anyway by whatever comes next).
 // clang-format off
 struct Relu {
   static constexpr std::string_view name = "relu";
@@ -65,7 +65,9 @@ struct HardSwish {
 // clang-format on
 
 template <class F>
-constexpr bool from_output = requires(const F& f) { f.derivative_from_output(0.0F); };
+constexpr bool from_output = requires(const F& f) {
+  f.derivative_from_output(0.0F);
+};
 
 template <class F>
 struct ActivationNode final : Node {
@@ -80,10 +82,13 @@ struct ActivationNode final : Node {
     Tensor grad_x = Tensor::empty_like(grad_y);
     const F activation = f;
     const auto chain = [activation] QTRAIN_LAMBDA(float value, float g) {
-      if constexpr (from_output<F>) return g * activation.derivative_from_output(value);
-      else return g * activation.derivative(value);
+      if constexpr (from_output<F>)
+        return g * activation.derivative_from_output(value);
+      else
+        return g * activation.derivative(value);
     };
-    map(backend(grad_y.device()).stream(), grad_y.numel(), chain, grad_x.data<float>(), basis.data<float>(), grad_y.data<float>());
+    map(backend(grad_y.device()).stream(), grad_y.numel(), chain, grad_x.data<float>(), basis.data<float>(),
+        grad_y.data<float>());
     return {grad_x};
   }
 };
@@ -92,8 +97,9 @@ template <class F>
 Tensor activate(const Tensor& x, F f) {
   check::tensor(F::name, "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), [f] QTRAIN_LAMBDA(float v) { return f.forward(v); }, y.data<float>(),
-      x.data<float>());
+  map(
+      backend(x.device()).stream(), x.numel(), [f] QTRAIN_LAMBDA(float v) { return f.forward(v); },
+      y.data<float>(), x.data<float>());
   return Tape::record<ActivationNode<F>>(F::name, {x}, y, [&](ActivationNode<F>& node) {
     node.f = f;
     node.kept.save(from_output<F> ? y : x);
@@ -102,17 +108,34 @@ Tensor activate(const Tensor& x, F f) {
 
 }  // namespace
 
-Tensor relu(const Tensor& x) { return activate(x, Relu{}); }
-Tensor relu6(const Tensor& x) { return activate(x, Relu6{}); }
-Tensor leaky_relu(const Tensor& x, float negative_slope) { return activate(x, LeakyRelu{negative_slope}); }
+Tensor relu(const Tensor& x) {
+  return activate(x, Relu{});
+}
+Tensor relu6(const Tensor& x) {
+  return activate(x, Relu6{});
+}
+Tensor leaky_relu(const Tensor& x, float negative_slope) {
+  return activate(x, LeakyRelu{negative_slope});
+}
 Tensor clamp(const Tensor& x, float low, float high) {
-  check::value(low <= high, "clamp", "low is above high", std::to_string(low) + " and " + std::to_string(high), "low <= high");
+  check::value(low <= high, "clamp", "low is above high",
+               std::to_string(low) + " and " + std::to_string(high), "low <= high");
   return activate(x, Clamp{low, high});
 }
-Tensor sigmoid(const Tensor& x) { return activate(x, Sigmoid{}); }
-Tensor tanh(const Tensor& x) { return activate(x, Tanh{}); }
-Tensor silu(const Tensor& x) { return activate(x, Silu{}); }
-Tensor hard_sigmoid(const Tensor& x) { return activate(x, HardSigmoid{}); }
-Tensor hard_swish(const Tensor& x) { return activate(x, HardSwish{}); }
+Tensor sigmoid(const Tensor& x) {
+  return activate(x, Sigmoid{});
+}
+Tensor tanh(const Tensor& x) {
+  return activate(x, Tanh{});
+}
+Tensor silu(const Tensor& x) {
+  return activate(x, Silu{});
+}
+Tensor hard_sigmoid(const Tensor& x) {
+  return activate(x, HardSigmoid{});
+}
+Tensor hard_swish(const Tensor& x) {
+  return activate(x, HardSwish{});
+}
 
 }  // namespace qtrain

@@ -18,7 +18,8 @@ Shape broadcast_shape(std::string_view op, const Tensor& a, const Tensor& b) {
   for (std::size_t i = 0; i < rank; ++i) {  // from the last dimension
     const std::int64_t da = i < a.rank() ? a.dim(a.rank() - 1 - i) : 1;
     const std::int64_t db = i < b.rank() ? b.dim(b.rank() - 1 - i) : 1;
-    check::sizes(da == db || da == 1 || db == 1, op, "sizes don't broadcast", a.str() + " and " + b.str(), "equal sizes, or 1");
+    check::sizes(da == db || da == 1 || db == 1, op, "sizes don't broadcast", a.str() + " and " + b.str(),
+                 "equal sizes, or 1");
     dims[rank - 1 - i] = da == 1 ? db : da;
   }
   return Shape(std::span<const std::int64_t>(dims.data(), rank));
@@ -56,8 +57,8 @@ struct Divide {
 };
 // clang-format on
 
-// out = f(a, b) with broadcasting. Equal shapes are one straight loop; otherwise each output element finds its
-// operands through their strides, with stride 0 along repeated dimensions.
+// out = f(a, b) with broadcasting. Equal shapes are one straight loop; otherwise each output element finds
+// its operands through their strides, with stride 0 along repeated dimensions.
 template <class F>
 void run_broadcast(F f, const Tensor& a, const Tensor& b, const Tensor& out) {
   const Stream stream = backend(out.device()).stream();
@@ -71,7 +72,8 @@ void run_broadcast(F f, const Tensor& a, const Tensor& b, const Tensor& out) {
   const StoredOrder order(out.shape());
   const auto sa = order.strides_of(a.shape());
   const auto sb = order.strides_of(b.shape());
-  for_each(stream, out.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) { y[i] = f(pa[order.offset(i, sa)], pb[order.offset(i, sb)]); });
+  for_each(stream, out.numel(),
+           [=] QTRAIN_LAMBDA(std::int64_t i) { y[i] = f(pa[order.offset(i, sa)], pb[order.offset(i, sb)]); });
 }
 
 template <class F>
@@ -86,8 +88,14 @@ struct BinaryNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
     std::vector<Tensor> grads(2);
-    if (needs_grad(0)) grads[0] = sum_to_shape(times_derivative(g, [](float x, float y) { return F{}.da(x, y); }, 1.0F), a_shape);
-    if (needs_grad(1)) grads[1] = sum_to_shape(times_derivative(g, [](float x, float y) { return F{}.db(x, y); }, F{}.db(0, 1)), b_shape);
+    if (needs_grad(0))
+      grads[0] = sum_to_shape(times_derivative(
+                                  g, [](float x, float y) { return F{}.da(x, y); }, 1.0F),
+                              a_shape);
+    if (needs_grad(1))
+      grads[1] = sum_to_shape(times_derivative(
+                                  g, [](float x, float y) { return F{}.db(x, y); }, F{}.db(0, 1)),
+                              b_shape);
     return grads;
   }
 
@@ -99,7 +107,9 @@ struct BinaryNode final : Node {
     } else {
       Tensor d = Tensor::empty_like(g);
       run_broadcast(derivative, a.get(), b.get(), d);
-      map(backend(g.device()).stream(), g.numel(), [] QTRAIN_LAMBDA(float x, float y) { return x * y; }, d.data<float>(), d.data<float>(), g.data<float>());
+      map(
+          backend(g.device()).stream(), g.numel(), [] QTRAIN_LAMBDA(float x, float y) { return x * y; },
+          d.data<float>(), d.data<float>(), g.data<float>());
       return d;
     }
   }
@@ -126,7 +136,9 @@ struct ScaleNode final : Node {
   float factor = 1;
   std::string_view name() const override { return "scale"; }
   std::vector<SavedTensor*> saved() override { return {}; }
-  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override { return {scale(grad_outputs[0], factor)}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    return {scale(grad_outputs[0], factor)};
+  }
 };
 
 struct ShiftNode final : Node {
@@ -137,22 +149,34 @@ struct ShiftNode final : Node {
 
 }  // namespace
 
-Tensor add(const Tensor& a, const Tensor& b) { return binary<Add>(a, b); }
-Tensor subtract(const Tensor& a, const Tensor& b) { return binary<Subtract>(a, b); }
-Tensor multiply(const Tensor& a, const Tensor& b) { return binary<Multiply>(a, b); }
-Tensor divide(const Tensor& a, const Tensor& b) { return binary<Divide>(a, b); }
+Tensor add(const Tensor& a, const Tensor& b) {
+  return binary<Add>(a, b);
+}
+Tensor subtract(const Tensor& a, const Tensor& b) {
+  return binary<Subtract>(a, b);
+}
+Tensor multiply(const Tensor& a, const Tensor& b) {
+  return binary<Multiply>(a, b);
+}
+Tensor divide(const Tensor& a, const Tensor& b) {
+  return binary<Divide>(a, b);
+}
 
 Tensor scale(const Tensor& x, float factor) {
   check::tensor("scale", "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), [factor] QTRAIN_LAMBDA(float v) { return factor * v; }, y.data<float>(), x.data<float>());
+  map(
+      backend(x.device()).stream(), x.numel(), [factor] QTRAIN_LAMBDA(float v) { return factor * v; },
+      y.data<float>(), x.data<float>());
   return Tape::record<ScaleNode>("scale", {x}, y, [&](ScaleNode& node) { node.factor = factor; });
 }
 
 Tensor shift(const Tensor& x, float offset) {
   check::tensor("shift", "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), [offset] QTRAIN_LAMBDA(float v) { return v + offset; }, y.data<float>(), x.data<float>());
+  map(
+      backend(x.device()).stream(), x.numel(), [offset] QTRAIN_LAMBDA(float v) { return v + offset; },
+      y.data<float>(), x.data<float>());
   return Tape::record<ShiftNode>("shift", {x}, y, [](ShiftNode&) {});
 }
 
@@ -168,7 +192,8 @@ void add_in_place(const Tensor& a, const Tensor& b) {
 void multiply_in_place(const Tensor& a, const Tensor& factor) {
   check::tensor("multiply_in_place", "a", a);
   check::tensor("multiply_in_place", "factor", factor);
-  check::sizes(factor.numel() == 1, "multiply_in_place", "the factor is not one value", factor.str(), "one element");
+  check::sizes(factor.numel() == 1, "multiply_in_place", "the factor is not one value", factor.str(),
+               "one element");
   check::same_device("multiply_in_place", {a, factor});
   struct Times {
     const float* source;
@@ -186,29 +211,36 @@ Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
   bool broadcasts = shape.rank() <= t.rank();
   for (std::size_t i = 1; broadcasts && i <= shape.rank(); ++i)  // from the last dimension
     broadcasts = shape[shape.rank() - i] == 1 || shape[shape.rank() - i] == t.dim(t.rank() - i);
-  check::sizes(broadcasts, "sum_to_shape", "no broadcasting leads there", t.str(), "a shape that broadcasts from " + shape.str());
+  check::sizes(broadcasts, "sum_to_shape", "no broadcasting leads there", t.str(),
+               "a shape that broadcasts from " + shape.str());
   const NoGradGuard no_grad;
   Tensor out = Tensor::empty(shape, DType::f32, t.device());
   const Stream stream = backend(t.device()).stream();
   const float* x = t.data<float>();
   if (shape.numel() == 1) {
-    reduce<1, Sum>(stream, t.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, out.data<float>(), x);
+    reduce<1, Sum>(
+        stream, t.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, out.data<float>(), x);
     return out;
   }
   // Each output element walks the repeated dimensions, which are those with stride 0.
   const StoredOrder kept(shape, t.rank());
   const StoredOrder repeated = kept.complement(t.shape());
-  const auto in_out = kept.strides_of(shape);  // channels-last or not by its own rank, which may differ from t's
+  const auto in_out =
+      kept.strides_of(shape);  // channels-last or not by its own rank, which may differ from t's
   const auto in_kept = kept.strides_of(t.shape());
   const auto in_repeated = repeated.strides_of(t.shape());
   float* y = out.data<float>();
   const std::int64_t terms = repeated.numel();
-  for_each(stream, shape.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
-    const std::int64_t start = kept.offset(i, in_kept);
-    double total = 0;
-    for (std::int64_t k = 0; k < terms; ++k) total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
-    y[kept.offset(i, in_out)] = static_cast<float>(total);
-  }, 1);
+  for_each(
+      stream, shape.numel(),
+      [=] QTRAIN_LAMBDA(std::int64_t i) {
+        const std::int64_t start = kept.offset(i, in_kept);
+        double total = 0;
+        for (std::int64_t k = 0; k < terms; ++k)
+          total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
+        y[kept.offset(i, in_out)] = static_cast<float>(total);
+      },
+      1);
   return out;
 }
 

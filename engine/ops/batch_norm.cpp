@@ -41,7 +41,8 @@ struct BatchNormNode final : Node {
     if (masked_residual) grads.residual = Tensor::empty_like(a.x);
     Backend& b = backend(grad_y.device());
     b.batch_norm_backward(b.stream(), a, output, grad_y, training, grads);
-    return {grads.x, grads.gamma, grads.beta, masked_residual ? grads.residual : (has_residual ? grad_y : Tensor())};
+    return {grads.x, grads.gamma, grads.beta,
+            masked_residual ? grads.residual : (has_residual ? grad_y : Tensor())};
   }
 };
 
@@ -51,8 +52,10 @@ void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& res
   check::rank(op, "x", x, {2, 4});
   check::sizes(x.numel() > 0, op, "nothing to normalize", x.str(), "at least one element");
   const Shape channels{x.dim(1)};
-  for (const auto& [name, t, needed] : {std::tuple{"gamma", s.gamma, true}, {"beta", s.beta, true},
-                                        {"running_mean", s.running_mean, running}, {"running_variance", s.running_variance, running}}) {
+  for (const auto& [name, t, needed] : {std::tuple{"gamma", s.gamma, true},
+                                        {"beta", s.beta, true},
+                                        {"running_mean", s.running_mean, running},
+                                        {"running_variance", s.running_variance, running}}) {
     if (!needed && !t.defined()) continue;
     check::tensor(op, name, t);
     check::shape(op, name, t, channels);
@@ -65,42 +68,56 @@ void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& res
 }
 
 Tensor record(const BatchNormArguments& a, const Tensor& y, bool training) {
-  return Tape::record<BatchNormNode>("batch_norm", {a.x, a.gamma, a.beta, a.residual}, y, [&](BatchNormNode& node) {
-    node.x.save(a.x);
-    node.gamma.save(a.gamma);
-    node.beta.save(a.beta);
-    node.mean.save(a.mean);
-    node.invstd.save(a.invstd);
-    node.relu = a.relu;
-    node.has_residual = a.residual.defined();
-    node.training = training;
-    if (node.has_residual && a.relu) node.y.save(y);
-  });
+  return Tape::record<BatchNormNode>("batch_norm", {a.x, a.gamma, a.beta, a.residual}, y,
+                                     [&](BatchNormNode& node) {
+                                       node.x.save(a.x);
+                                       node.gamma.save(a.gamma);
+                                       node.beta.save(a.beta);
+                                       node.mean.save(a.mean);
+                                       node.invstd.save(a.invstd);
+                                       node.relu = a.relu;
+                                       node.has_residual = a.residual.defined();
+                                       node.training = training;
+                                       if (node.has_residual && a.relu) node.y.save(y);
+                                     });
 }
 
 }  // namespace
 
-Tensor batch_norm_training(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options, const Tensor& residual) {
+Tensor batch_norm_training(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options,
+                           const Tensor& residual) {
   check_arguments(x, state, residual, false);
-  check::sizes(x.numel() > x.dim(1), "batch_norm", "one value a channel has no variance", x.str(), "more than one value a channel", "use a larger batch");
+  check::sizes(x.numel() > x.dim(1), "batch_norm", "one value a channel has no variance", x.str(),
+               "more than one value a channel", "use a larger batch");
   const Shape channels{x.dim(1)};
-  const BatchNormArguments a{x, state.gamma, state.beta, residual, Tensor::empty(channels, DType::f32, x.device()),
-                             Tensor::empty(channels, DType::f32, x.device()), options.relu};
+  const BatchNormArguments a{x,
+                             state.gamma,
+                             state.beta,
+                             residual,
+                             Tensor::empty(channels, DType::f32, x.device()),
+                             Tensor::empty(channels, DType::f32, x.device()),
+                             options.relu};
   Tensor y = Tensor::empty_like(x);
   Backend& b = backend(x.device());
-  b.batch_norm_training(b.stream(), a, options.epsilon, options.momentum, state.running_mean, state.running_variance, y);
+  b.batch_norm_training(b.stream(), a, options.epsilon, options.momentum, state.running_mean,
+                        state.running_variance, y);
   for (const Tensor& running : {state.running_mean, state.running_variance})
     if (running.defined()) running.bump_version();
   return record(a, y, true);
 }
 
-Tensor batch_norm_evaluation(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options, const Tensor& residual) {
+Tensor batch_norm_evaluation(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options,
+                             const Tensor& residual) {
   check_arguments(x, state, residual, true);
   const float epsilon = options.epsilon;
   Backend& b = backend(x.device());
-  BatchNormArguments a{x, state.gamma, state.beta, residual, state.running_mean, Tensor::empty_like(state.running_variance), options.relu};
-  map(b.stream(), a.invstd.numel(), [epsilon] QTRAIN_LAMBDA(float v) { return 1.0F / std::sqrt(v + epsilon); },
-      a.invstd.data<float>(), state.running_variance.data<float>());
+  BatchNormArguments a{x,           state.gamma,        state.beta,
+                       residual,    state.running_mean, Tensor::empty_like(state.running_variance),
+                       options.relu};
+  map(
+      b.stream(), a.invstd.numel(),
+      [epsilon] QTRAIN_LAMBDA(float v) { return 1.0F / std::sqrt(v + epsilon); }, a.invstd.data<float>(),
+      state.running_variance.data<float>());
   Tensor y = Tensor::empty_like(x);
   b.batch_norm_evaluation(b.stream(), a, y);
   return record(a, y, false);

@@ -1,5 +1,5 @@
-// Batch normalization (Ioffe and Szegedy 2015) over N, H, W per channel, optionally with a residual added and a
-// ReLU applied in the same pass over memory:
+// Batch normalization (Ioffe and Szegedy 2015) over N, H, W per channel, optionally with a residual added and
+// a ReLU applied in the same pass over memory:
 //   y = act(gamma * (x - mean) / sqrt(variance + epsilon) + beta + residual)
 #pragma once
 
@@ -13,8 +13,8 @@ struct BatchNormOptions {
   bool relu = false;
 };
 
-// The learned and the running tensors, all [C]. Running statistics are updated in place by training; they may be
-// undefined there.
+// The learned and the running tensors, all [C]. Running statistics are updated in place by training; they may
+// be undefined there.
 struct BatchNormState {
   Tensor gamma;
   Tensor beta;
@@ -22,13 +22,13 @@ struct BatchNormState {
   Tensor running_variance;
 };
 
-// Normalizes with the batch's mean and biased variance. x is [N, C, H, W] or [N, C] with more than one element per
-// channel; `residual` has x's shape or is undefined.
+// Normalizes with the batch's mean and biased variance. x is [N, C, H, W] or [N, C] with more than one
+// element per channel; `residual` has x's shape or is undefined.
 Tensor batch_norm_training(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options = {},
                            const Tensor& residual = {});
 
 // Normalizes with the running statistics.
-Tensor batch_norm_evaluation(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options = {},
-                             const Tensor& residual = {});
+Tensor batch_norm_evaluation(const Tensor& x, const BatchNormState& state,
+                             const BatchNormOptions& options = {}, const Tensor& residual = {});
 
 }  // namespace qtrain

@@ -10,7 +10,11 @@ namespace qtrain::check {
 
 void tensor(std::string_view op, std::string_view name, const Tensor& t, DType dtype) {
   if (!t.defined())
-    throw ValueError({.where = std::string(op), .what = fmt::format("'{}' is missing", name), .got = "no tensor", .expected = std::string(name_of(dtype)), .hint = ""});
+    throw ValueError({.where = std::string(op),
+                      .what = fmt::format("'{}' is missing", name),
+                      .got = "no tensor",
+                      .expected = std::string(name_of(dtype)),
+                      .hint = ""});
   if (t.dtype() != dtype)
     throw DTypeError({.where = std::string(op),
                       .what = fmt::format("'{}' has the wrong element type", name),
@@ -19,9 +23,11 @@ void tensor(std::string_view op, std::string_view name, const Tensor& t, DType d
                       .hint = ""});
 }
 
-void rank(std::string_view op, std::string_view name, const Tensor& t, std::initializer_list<std::size_t> ranks) {
-  sizes(std::ranges::find(ranks, t.rank()) != ranks.end(), op, fmt::format("'{}' has the wrong number of dimensions", name),
-        t.str(), fmt::format("{}", fmt::join(ranks, " or ")));
+void rank(std::string_view op, std::string_view name, const Tensor& t,
+          std::initializer_list<std::size_t> ranks) {
+  sizes(std::ranges::find(ranks, t.rank()) != ranks.end(), op,
+        fmt::format("'{}' has the wrong number of dimensions", name), t.str(),
+        fmt::format("{}", fmt::join(ranks, " or ")));
 }
 
 void shape(std::string_view op, std::string_view name, const Tensor& t, const Shape& expected) {
@@ -42,13 +48,13 @@ void same_device(std::string_view op, std::initializer_list<Tensor> tensors) {
   }
 }
 
-void sizes(bool holds, std::string_view op, std::string_view what, const std::string& got, const std::string& expected,
-           const std::string& hint) {
+void sizes(bool holds, std::string_view op, std::string_view what, const std::string& got,
+           const std::string& expected, const std::string& hint) {
   if (!holds) throw ShapeError({std::string(op), std::string(what), got, expected, hint});
 }
 
-void value(bool holds, std::string_view op, std::string_view what, const std::string& got, const std::string& expected,
-           const std::string& hint) {
+void value(bool holds, std::string_view op, std::string_view what, const std::string& got,
+           const std::string& expected, const std::string& hint) {
   if (!holds) throw ValueError({std::string(op), std::string(what), got, expected, hint});
 }
 

@@ -1,4 +1,5 @@
-// Argument checks shared by the ops: each throws the typed error with the op's name, what was met and what is needed.
+// Argument checks shared by the ops: each throws the typed error with the op's name, what was met and what is
+// needed.
 #pragma once
 
 #include <initializer_list>
@@ -11,7 +12,8 @@ namespace qtrain::check {
 
 // A defined tensor of that element type, on the reference's device where one is given.
 void tensor(std::string_view op, std::string_view name, const Tensor& t, DType dtype = DType::f32);
-void rank(std::string_view op, std::string_view name, const Tensor& t, std::initializer_list<std::size_t> ranks);
+void rank(std::string_view op, std::string_view name, const Tensor& t,
+          std::initializer_list<std::size_t> ranks);
 void shape(std::string_view op, std::string_view name, const Tensor& t, const Shape& expected);
 void same_device(std::string_view op, std::initializer_list<Tensor> tensors);
 // Throws ShapeError / ValueError unless `holds`.

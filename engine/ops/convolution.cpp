@@ -38,7 +38,8 @@ struct ConvolutionNode final : Node {
   }
 };
 
-std::int64_t windows(std::int64_t size, std::int64_t pad, std::int64_t kernel, std::int64_t dilation, std::int64_t stride) {
+std::int64_t windows(std::int64_t size, std::int64_t pad, std::int64_t kernel, std::int64_t dilation,
+                     std::int64_t stride) {
   const std::int64_t span = dilation * (kernel - 1) + 1;
   return size + pad < span ? 0 : (size + pad - span) / stride + 1;
 }
@@ -46,28 +47,40 @@ std::int64_t windows(std::int64_t size, std::int64_t pad, std::int64_t kernel, s
 void check_geometry(const ConvolutionGeometry& g) {
   constexpr std::int64_t most = 1 << 20;
   const auto in_range = [](std::int64_t v, std::int64_t low) { return v >= low && v <= most; };
-  check::value(in_range(g.stride.h, 1) && in_range(g.stride.w, 1), "conv2d", "stride", fmt::format("{}x{}", g.stride.h, g.stride.w), "at least 1");
-  check::value(in_range(g.dilation.h, 1) && in_range(g.dilation.w, 1), "conv2d", "dilation", fmt::format("{}x{}", g.dilation.h, g.dilation.w), "at least 1");
+  check::value(in_range(g.stride.h, 1) && in_range(g.stride.w, 1), "conv2d", "stride",
+               fmt::format("{}x{}", g.stride.h, g.stride.w), "at least 1");
+  check::value(in_range(g.dilation.h, 1) && in_range(g.dilation.w, 1), "conv2d", "dilation",
+               fmt::format("{}x{}", g.dilation.h, g.dilation.w), "at least 1");
   check::value(in_range(g.groups, 1), "conv2d", "groups", std::to_string(g.groups), "at least 1");
-  check::value(in_range(g.pad_begin.h, 0) && in_range(g.pad_begin.w, 0) && in_range(g.pad_end.h, 0) && in_range(g.pad_end.w, 0),
-               "conv2d", "padding", fmt::format("{}x{} and {}x{}", g.pad_begin.h, g.pad_begin.w, g.pad_end.h, g.pad_end.w), "at least 0");
+  check::value(in_range(g.pad_begin.h, 0) && in_range(g.pad_begin.w, 0) && in_range(g.pad_end.h, 0) &&
+                   in_range(g.pad_end.w, 0),
+               "conv2d", "padding",
+               fmt::format("{}x{} and {}x{}", g.pad_begin.h, g.pad_begin.w, g.pad_end.h, g.pad_end.w),
+               "at least 0");
 }
 
 }  // namespace
 
 Shape conv2d_shape(const Shape& x, const Shape& weight, const ConvolutionGeometry& g) {
   check_geometry(g);
-  check::sizes(x.rank() == 4 && weight.rank() == 4, "conv2d", "wrong number of dimensions", fmt::format("x {} and weight {}", x.str(), weight.str()), "4 and 4");
-  const auto sizes = [&] { return fmt::format("x {} and weight {}, groups {}", x.str(), weight.str(), g.groups); };
-  check::sizes(x[1] == weight[1] * g.groups, "conv2d", "input channels don't match", sizes(), fmt::format("x with {} channels", weight[1] * g.groups));
-  check::sizes(weight[0] % g.groups == 0, "conv2d", "output channels don't divide into groups", sizes(), "a multiple of groups");
+  check::sizes(x.rank() == 4 && weight.rank() == 4, "conv2d", "wrong number of dimensions",
+               fmt::format("x {} and weight {}", x.str(), weight.str()), "4 and 4");
+  const auto sizes = [&] {
+    return fmt::format("x {} and weight {}, groups {}", x.str(), weight.str(), g.groups);
+  };
+  check::sizes(x[1] == weight[1] * g.groups, "conv2d", "input channels don't match", sizes(),
+               fmt::format("x with {} channels", weight[1] * g.groups));
+  check::sizes(weight[0] % g.groups == 0, "conv2d", "output channels don't divide into groups", sizes(),
+               "a multiple of groups");
   const std::int64_t height = windows(x[2], g.pad_begin.h + g.pad_end.h, weight[2], g.dilation.h, g.stride.h);
   const std::int64_t width = windows(x[3], g.pad_begin.w + g.pad_end.w, weight[3], g.dilation.w, g.stride.w);
-  check::sizes(weight[2] > 0 && weight[3] > 0 && height > 0 && width > 0, "conv2d", "the window doesn't fit into the padded input", sizes(), "a larger input or more padding");
+  check::sizes(weight[2] > 0 && weight[3] > 0 && height > 0 && width > 0, "conv2d",
+               "the window doesn't fit into the padded input", sizes(), "a larger input or more padding");
   return {x[0], weight[0], height, width};
 }
 
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const ConvolutionGeometry& geometry) {
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+              const ConvolutionGeometry& geometry) {
   check::tensor("conv2d", "x", x);
   check::tensor("conv2d", "weight", weight);
   check::rank("conv2d", "x", x, {4});
@@ -78,7 +91,8 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   }
   check::same_device("conv2d", {x, weight, bias});
   Tensor y = Tensor::empty(conv2d_shape(x.shape(), weight.shape(), geometry), DType::f32, x.device());
-  check::sizes(x.numel() > 0 && weight.numel() > 0, "conv2d", "nothing to convolve", x.str() + " and " + weight.str(), "at least one image and one filter");
+  check::sizes(x.numel() > 0 && weight.numel() > 0, "conv2d", "nothing to convolve",
+               x.str() + " and " + weight.str(), "at least one image and one filter");
   Backend& b = backend(x.device());
   b.convolution_forward(b.stream(), geometry, x, weight, bias, y);
   return Tape::record<ConvolutionNode>("conv2d", {x, weight, bias}, y, [&](ConvolutionNode& node) {

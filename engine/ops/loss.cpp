@@ -21,12 +21,15 @@ void check_classification(std::string_view op, const Tensor& logits, const Tenso
   check::sizes(logits.numel() > 0, op, "an empty batch", logits.str(), "at least one row");
   check::same_device(op, {logits, labels});
   if (labels.device().type != DeviceType::cpu) return;  // reading them would make the host wait
-  for (const std::int64_t label : std::span(labels.data<std::int64_t>(), static_cast<std::size_t>(labels.numel())))
+  for (const std::int64_t label :
+       std::span(labels.data<std::int64_t>(), static_cast<std::size_t>(labels.numel())))
     check::value(label >= 0 && label < logits.dim(1), op, "label out of range", std::to_string(label),
-                 fmt::format("0..{}", logits.dim(1) - 1), "does the model have as many outputs as the data has classes?");
+                 fmt::format("0..{}", logits.dim(1) - 1),
+                 "does the model have as many outputs as the data has classes?");
 }
 
-// With p = softmax(z): loss = -sum_k q_k log p_k and dloss/dz = p - q, per row, divided by the number of rows.
+// With p = softmax(z): loss = -sum_k q_k log p_k and dloss/dz = p - q, per row, divided by the number of
+// rows.
 struct RowLoss {
   const float* logits;
   const std::int64_t* labels;
@@ -80,11 +83,14 @@ struct CrossEntropyNode final : Node {
     const Tensor kept_labels = labels.get();
     const std::int64_t* label = kept_labels.data<std::int64_t>();
     float* out = grad.data<float>();
-    for_each(backend(p.device()).stream(), rows, [=] QTRAIN_LAMBDA(std::int64_t row) {
-      const float factor = *upstream / static_cast<float>(rows);
-      for (std::int64_t k = 0; k < classes; ++k)
-        out[row * classes + k] = factor * (source[row * classes + k] - (k == label[row] ? on : off));
-    }, 16);
+    for_each(
+        backend(p.device()).stream(), rows,
+        [=] QTRAIN_LAMBDA(std::int64_t row) {
+          const float factor = *upstream / static_cast<float>(rows);
+          for (std::int64_t k = 0; k < classes; ++k)
+            out[row * classes + k] = factor * (source[row * classes + k] - (k == label[row] ? on : off));
+        },
+        16);
     return {grad};
   }
 };
@@ -99,8 +105,9 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float l
   Tensor probabilities = Tensor::empty_like(logits);
   Tensor losses = Tensor::empty({rows}, DType::f32, logits.device());
   for_each(backend(logits.device()).stream(), rows,
-           RowLoss{logits.data<float>(), labels.data<std::int64_t>(), probabilities.data<float>(), losses.data<float>(),
-                   logits.dim(1), label_smoothing}, 16);
+           RowLoss{logits.data<float>(), labels.data<std::int64_t>(), probabilities.data<float>(),
+                   losses.data<float>(), logits.dim(1), label_smoothing},
+           16);
   Tensor loss;
   {
     const NoGradGuard no_grad;
@@ -121,13 +128,17 @@ Tensor count_top_k(const Tensor& logits, const Tensor& labels, std::int64_t k) {
   const std::int64_t* label = labels.data<std::int64_t>();
   Tensor hits = Tensor::empty({logits.dim(0)}, DType::f32, logits.device());
   float* hit = hits.data<float>();
-  for_each(backend(logits.device()).stream(), logits.dim(0), [=] QTRAIN_LAMBDA(std::int64_t row) {
-    const float* scores = z + row * classes;
-    const float own = scores[label[row]];
-    std::int64_t ahead = 0;
-    for (std::int64_t c = 0; c < classes; ++c) ahead += scores[c] > own || (scores[c] == own && c < label[row]) ? 1 : 0;
-    hit[row] = own == own && ahead < k ? 1.0F : 0.0F;  // a NaN score is never right
-  }, 16);
+  for_each(
+      backend(logits.device()).stream(), logits.dim(0),
+      [=] QTRAIN_LAMBDA(std::int64_t row) {
+        const float* scores = z + row * classes;
+        const float own = scores[label[row]];
+        std::int64_t ahead = 0;
+        for (std::int64_t c = 0; c < classes; ++c)
+          ahead += scores[c] > own || (scores[c] == own && c < label[row]) ? 1 : 0;
+        hit[row] = own == own && ahead < k ? 1.0F : 0.0F;  // a NaN score is never right
+      },
+      16);
   const NoGradGuard no_grad;
   return sum(hits).view({1});
 }

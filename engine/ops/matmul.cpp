@@ -8,7 +8,8 @@
 namespace qtrain {
 namespace {
 
-Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, const Tensor& bias = {}) {
+Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
+               const Tensor& bias = {}) {
   Tensor c = Tensor::empty({a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)}, DType::f32, a.device());
   Backend& on = backend(a.device());
   on.matmul(on.stream(), a, transpose_a, b, transpose_b, bias, c);
@@ -58,7 +59,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   check_matrix("matmul", "a", a);
   check_matrix("matmul", "b", b);
   check::same_device("matmul", {a, b});
-  check::sizes(a.dim(1) == b.dim(0), "matmul", "inner sizes don't match", a.str() + " and " + b.str(), "columns of a = rows of b");
+  check::sizes(a.dim(1) == b.dim(0), "matmul", "inner sizes don't match", a.str() + " and " + b.str(),
+               "columns of a = rows of b");
   return Tape::record<MatmulNode>("matmul", {a, b}, product(a, false, b, false), [&](MatmulNode& node) {
     node.a.save(a);
     node.b.save(b);
@@ -68,16 +70,18 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check_matrix("linear", "x", x);
   check_matrix("linear", "weight", weight);
-  check::sizes(x.dim(1) == weight.dim(1), "linear", "input features don't match", x.str() + " and " + weight.str(), "x [N, in] and weight [out, in]");
+  check::sizes(x.dim(1) == weight.dim(1), "linear", "input features don't match",
+               x.str() + " and " + weight.str(), "x [N, in] and weight [out, in]");
   if (bias.defined()) {
     check::tensor("linear", "bias", bias);
     check::shape("linear", "bias", bias, {weight.dim(0)});
   }
   check::same_device("linear", {x, weight, bias});
-  return Tape::record<LinearNode>("linear", {x, weight, bias}, product(x, false, weight, true, bias), [&](LinearNode& node) {
-    if (weight.requires_grad()) node.x.save(x);
-    if (x.requires_grad()) node.weight.save(weight);
-  });
+  return Tape::record<LinearNode>("linear", {x, weight, bias}, product(x, false, weight, true, bias),
+                                  [&](LinearNode& node) {
+                                    if (weight.requires_grad()) node.x.save(x);
+                                    if (x.requires_grad()) node.weight.save(weight);
+                                  });
 }
 
 }  // namespace qtrain

@@ -17,10 +17,11 @@ Shape pooled_shape(std::string_view op, const Tensor& x, const PoolGeometry& g) 
   constexpr std::int64_t most = 1 << 20;
   for (const std::int64_t size : {g.kernel.h, g.kernel.w, g.stride.h, g.stride.w})
     check::value(size >= 1 && size <= most, op, "window or stride",
-                 fmt::format("{}x{} and {}x{}", g.kernel.h, g.kernel.w, g.stride.h, g.stride.w), fmt::format("1..{}", most));
+                 fmt::format("{}x{} and {}x{}", g.kernel.h, g.kernel.w, g.stride.h, g.stride.w),
+                 fmt::format("1..{}", most));
   // More padding than half a window would make windows that see nothing but padding.
-  check::value(g.pad.h >= 0 && g.pad.w >= 0 && g.pad.h <= g.kernel.h / 2 && g.pad.w <= g.kernel.w / 2, op, "padding",
-               fmt::format("{}x{}", g.pad.h, g.pad.w), "at most half the window");
+  check::value(g.pad.h >= 0 && g.pad.w >= 0 && g.pad.h <= g.kernel.h / 2 && g.pad.w <= g.kernel.w / 2, op,
+               "padding", fmt::format("{}x{}", g.pad.h, g.pad.w), "at most half the window");
   check::sizes(x.dim(2) + 2 * g.pad.h >= g.kernel.h && x.dim(3) + 2 * g.pad.w >= g.kernel.w, op,
                "the window doesn't fit into the padded input",
                fmt::format("{} and a window of {}x{}", x.str(), g.kernel.h, g.kernel.w), "a larger input");

@@ -15,7 +15,9 @@
 namespace qtrain {
 namespace {
 
-bool is_reordered(const Shape& s) { return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1; }
+bool is_reordered(const Shape& s) {
+  return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1;
+}
 
 // Where the element with row-major index i of a shape lies in storage.
 struct RowMajorIndex {
@@ -42,7 +44,8 @@ Tensor reordered_copy(const Tensor& x, const Shape& shape) {
   const RowMajorIndex to(shape);
   const float* source = x.data<float>();
   float* target = y.data<float>();
-  for_each(backend(x.device()).stream(), x.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) { target[to(i)] = source[from(i)]; });
+  for_each(backend(x.device()).stream(), x.numel(),
+           [=] QTRAIN_LAMBDA(std::int64_t i) { target[to(i)] = source[from(i)]; });
   return y;
 }
 
@@ -55,12 +58,15 @@ struct ReshapeNode final : Node {
   Shape x_shape;
   std::string_view name() const override { return "reshape"; }
   std::vector<SavedTensor*> saved() override { return {}; }
-  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override { return {reshaped(grad_outputs[0], x_shape)}; }
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    return {reshaped(grad_outputs[0], x_shape)};
+  }
 };
 
 // The part of `whole` where dimension `dim` runs over start .. start + part's size, to or from `part`.
 enum class Direction { into_whole, out_of_whole };
-void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::int64_t start, Direction direction) {
+void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::int64_t start,
+               Direction direction) {
   const StoredOrder order(part.shape());
   const auto in_part = order.strides_of(part.shape());
   // A dimension of size 1 has stride 0 in strides_of, but the start still needs its distance.
@@ -71,8 +77,10 @@ void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::in
   for_each(backend(whole.device()).stream(), part.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
     float& in_w = w[order.offset(i, in_whole)];
     float& in_p = p[order.offset(i, in_part)];
-    if (direction == Direction::into_whole) in_w = in_p;
-    else in_p = in_w;
+    if (direction == Direction::into_whole)
+      in_w = in_p;
+    else
+      in_p = in_w;
   });
 }
 
@@ -95,8 +103,10 @@ struct ConcatNode final : Node {
   }
 };
 
-// out[n, i, j, :] = x[n, i - top, j - left, :], or `value` outside of x. Negative begins crop: the adjoint of padding.
-Tensor shifted_window(const Tensor& x, std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width, float value) {
+// out[n, i, j, :] = x[n, i - top, j - left, :], or `value` outside of x. Negative begins crop: the adjoint of
+// padding.
+Tensor shifted_window(const Tensor& x, std::int64_t top, std::int64_t left, std::int64_t height,
+                      std::int64_t width, float value) {
   Tensor y = Tensor::empty({x.dim(0), x.dim(1), height, width}, DType::f32, x.device());
   const std::int64_t channels = x.dim(1);
   const std::int64_t in_height = x.dim(2);
@@ -134,20 +144,27 @@ void check_images(std::string_view op, const Tensor& images) {
 Tensor reshape(const Tensor& x, std::span<const std::int64_t> sizes) {
   check::tensor("reshape", "x", x);
   std::array<std::int64_t, Shape::max_rank> dims{};
-  check::sizes(sizes.size() <= dims.size(), "reshape", "too many dimensions", std::to_string(sizes.size()), "at most 6");
+  check::sizes(sizes.size() <= dims.size(), "reshape", "too many dimensions", std::to_string(sizes.size()),
+               "at most 6");
   std::int64_t known = 1;
   std::size_t open = sizes.size();
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     dims[i] = sizes[i];
-    if (sizes[i] >= 0) known = known > x.numel() ? 0 : known * std::min(sizes[i], x.numel() + 1);  // can't overflow
-    else if (sizes[i] == -1 && open == sizes.size()) open = i;
-    else known = 0;
+    if (sizes[i] >= 0)
+      known = known > x.numel() ? 0 : known * std::min(sizes[i], x.numel() + 1);  // can't overflow
+    else if (sizes[i] == -1 && open == sizes.size())
+      open = i;
+    else
+      known = 0;
   }
   const bool fits = known > 0 && (open < sizes.size() ? x.numel() % known == 0 : x.numel() == known);
-  check::sizes(fits, "reshape", "number of elements differs", fmt::format("{} to [{}]", x.str(), fmt::join(sizes, ", ")), fmt::format("{} elements, at most one size -1", x.numel()));
+  check::sizes(fits, "reshape", "number of elements differs",
+               fmt::format("{} to [{}]", x.str(), fmt::join(sizes, ", ")),
+               fmt::format("{} elements, at most one size -1", x.numel()));
   if (open < sizes.size()) dims[open] = x.numel() / known;
   const Shape shape(std::span<const std::int64_t>(dims.data(), sizes.size()));
-  return Tape::record<ReshapeNode>("reshape", {x}, reshaped(x, shape), [&](ReshapeNode& node) { node.x_shape = x.shape(); });
+  return Tape::record<ReshapeNode>("reshape", {x}, reshaped(x, shape),
+                                   [&](ReshapeNode& node) { node.x_shape = x.shape(); });
 }
 
 Tensor flatten(const Tensor& x) {
@@ -159,7 +176,8 @@ Tensor flatten(const Tensor& x) {
 Tensor concat(std::span<const Tensor> parts, std::size_t dim) {
   check::sizes(!parts.empty(), "concat", "no tensors", "0", "at least 1");
   check::tensor("concat", "part 0", parts[0]);
-  check::sizes(dim < parts[0].rank(), "concat", "no such dimension", std::to_string(dim), fmt::format("below {}", parts[0].rank()));
+  check::sizes(dim < parts[0].rank(), "concat", "no such dimension", std::to_string(dim),
+               fmt::format("below {}", parts[0].rank()));
   Shape shape = parts[0].shape();
   shape[dim] = 0;
   for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -188,8 +206,10 @@ Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
   check::rank("pad2d", "x", x, {4});
   constexpr std::int64_t most = 1 << 20;
   for (const std::int64_t side : {begin.h, begin.w, end.h, end.w})
-    check::value(side >= 0 && side <= most, "pad2d", "padding", fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), fmt::format("0..{}", most));
-  Tensor y = shifted_window(x, begin.h, begin.w, x.dim(2) + begin.h + end.h, x.dim(3) + begin.w + end.w, value);
+    check::value(side >= 0 && side <= most, "pad2d", "padding",
+                 fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), fmt::format("0..{}", most));
+  Tensor y =
+      shifted_window(x, begin.h, begin.w, x.dim(2) + begin.h + end.h, x.dim(3) + begin.w + end.w, value);
   return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
     node.begin = begin;
     node.x_shape = x.shape();
@@ -200,8 +220,9 @@ Tensor normalize_images(const Tensor& images, const std::vector<float>& mean, co
   check_images("normalize_images", images);
   constexpr std::size_t most = 4;
   const auto channels = static_cast<std::size_t>(images.dim(1));
-  check::sizes(channels >= 1 && channels <= most && mean.size() == channels && std.size() == channels, "normalize_images",
-               "number of channels", fmt::format("{}, {} means and {} deviations", images.str(), mean.size(), std.size()),
+  check::sizes(channels >= 1 && channels <= most && mean.size() == channels && std.size() == channels,
+               "normalize_images", "number of channels",
+               fmt::format("{}, {} means and {} deviations", images.str(), mean.size(), std.size()),
                "one mean and one deviation a channel, 1 to 4 channels");
   std::array<float, most> m{};
   std::array<float, most> s{};
@@ -210,19 +231,24 @@ Tensor normalize_images(const Tensor& images, const std::vector<float>& mean, co
   Tensor y = Tensor::empty(images.shape(), DType::f32, images.device());
   const std::uint8_t* in = images.data<std::uint8_t>();
   float* out = y.data<float>();
-  for_each(backend(images.device()).stream(), images.numel() / static_cast<std::int64_t>(channels), [=] QTRAIN_LAMBDA(std::int64_t pixel) {
-    for (std::size_t c = 0; c < channels; ++c) {
-      const std::int64_t i = pixel * static_cast<std::int64_t>(channels) + static_cast<std::int64_t>(c);
-      out[i] = (static_cast<float>(in[i]) / 255.0F - m[c]) / s[c];
-    }
-  });
+  for_each(backend(images.device()).stream(), images.numel() / static_cast<std::int64_t>(channels),
+           [=] QTRAIN_LAMBDA(std::int64_t pixel) {
+             for (std::size_t c = 0; c < channels; ++c) {
+               const std::int64_t i =
+                   pixel * static_cast<std::int64_t>(channels) + static_cast<std::int64_t>(c);
+               out[i] = (static_cast<float>(in[i]) / 255.0F - m[c]) / s[c];
+             }
+           });
   return y;
 }
 
 Tensor images_to_float(const Tensor& images) {
   check_images("images_to_float", images);
   Tensor y = Tensor::empty(images.shape(), DType::f32, images.device());
-  map(backend(images.device()).stream(), images.numel(), [] QTRAIN_LAMBDA(std::uint8_t v) { return static_cast<float>(v); }, y.data<float>(), images.data<std::uint8_t>());
+  map(
+      backend(images.device()).stream(), images.numel(),
+      [] QTRAIN_LAMBDA(std::uint8_t v) { return static_cast<float>(v); }, y.data<float>(),
+      images.data<std::uint8_t>());
   return y;
 }
 

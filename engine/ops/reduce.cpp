@@ -33,8 +33,11 @@ Tensor sum_all(const Tensor& x, std::string_view op, float factor) {
   check::sizes(x.numel() > 0, op, "nothing to sum", x.str(), "at least one element");
   Tensor y = Tensor::empty({}, DType::f32, x.device());
   const Stream stream = backend(x.device()).stream();
-  reduce<1, Sum>(stream, x.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, y.data<float>(), x.data<float>());
-  if (factor != 1.0F) map(stream, 1, [factor] QTRAIN_LAMBDA(float v) { return v * factor; }, y.data<float>(), y.data<float>());
+  reduce<1, Sum>(
+      stream, x.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, y.data<float>(), x.data<float>());
+  if (factor != 1.0F)
+    map(
+        stream, 1, [factor] QTRAIN_LAMBDA(float v) { return v * factor; }, y.data<float>(), y.data<float>());
   return Tape::record<SumNode>(op, {x}, y, [&](SumNode& node) {
     node.x_shape = x.shape();
     node.factor = factor;
@@ -43,7 +46,9 @@ Tensor sum_all(const Tensor& x, std::string_view op, float factor) {
 
 }  // namespace
 
-Tensor sum(const Tensor& x) { return sum_all(x, "sum", 1.0F); }
+Tensor sum(const Tensor& x) {
+  return sum_all(x, "sum", 1.0F);
+}
 
 Tensor mean(const Tensor& x) {
   check::tensor("mean", "x", x);
@@ -56,7 +61,8 @@ Tensor sum(const Tensor& x, std::span<const std::size_t> dims, bool keep) {
   Shape kept = x.shape();
   std::array<bool, Shape::max_rank> summed{};
   for (const std::size_t d : dims) {
-    check::sizes(d < x.rank(), "sum", "no such dimension", fmt::format("{} of {}", d, x.str()), fmt::format("below {}", x.rank()));
+    check::sizes(d < x.rank(), "sum", "no such dimension", fmt::format("{} of {}", d, x.str()),
+                 fmt::format("below {}", x.rank()));
     kept[d] = 1;
     summed[d] = true;
   }

@@ -1,5 +1,5 @@
-// Index arithmetic of broadcasting: walks the elements of a shape in storage order (channels-last for rank 4) and
-// finds the matching element of an operand whose repeated dimensions have stride 0.
+// Index arithmetic of broadcasting: walks the elements of a shape in storage order (channels-last for rank 4)
+// and finds the matching element of an operand whose repeated dimensions have stride 0.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,8 @@ namespace qtrain {
 
 class StoredOrder {
  public:
-  using Strides = std::array<std::int64_t, Shape::max_rank>;  // in elements, by dimension of the aligned shape
+  using Strides =
+      std::array<std::int64_t, Shape::max_rank>;  // in elements, by dimension of the aligned shape
 
   // `rank`: sizes are aligned at the last dimension, missing ones are 1.
   explicit StoredOrder(const Shape& shape, std::size_t rank = 0) : rank_(std::max(rank, shape.rank())) {

@@ -6,7 +6,8 @@
 //   double-sided  n = clip(x, -alpha', alpha') / alpha',  q = 2 Q((n + 1) / 2) - 1
 //   y = alpha' q
 // Backward: dL/dx = g strictly inside the range, else 0;
-//   dL/dalpha = sign(alpha) sum g ((q - n) + H), H = 1 where x >= alpha', -1 where x <= -alpha' (double-sided), else 0.
+//   dL/dalpha = sign(alpha) sum g ((q - n) + H), H = 1 where x >= alpha', -1 where x <= -alpha'
+//   (double-sided), else 0.
 // At 32 bits: y = x, or with pact_fp the clipping alone, whose dL/dalpha is sign(alpha) sum g H.
 // alpha = 0 counts as 1e-8; NaN passes.
 #include <array>
@@ -38,7 +39,9 @@ struct SatActivationMath {
     by_alpha.set(alpha);
   }
 
-  QTRAIN_HOST_DEVICE float normalized(float x) const { return by_alpha.divide(clip(x, double_side ? -alpha : 0.0F, alpha)); }
+  QTRAIN_HOST_DEVICE float normalized(float x) const {
+    return by_alpha.divide(clip(x, double_side ? -alpha : 0.0F, alpha));
+  }
 
   QTRAIN_HOST_DEVICE float quantized(float n) const {
     if constexpr (!rounds) return n;
@@ -64,8 +67,11 @@ struct SatActivationMath {
 class SatActivation final : public Quantizer {
  public:
   explicit SatActivation(const QuantizerSpec& spec)
-      : Quantizer(spec.bits), scheme_(parse_scheme(spec.options.choice("scheme"))), double_side_(spec.options.flag("double_side") && spec.layer == LayerKind::convolution), pact_fp_(spec.options.flag("pact_fp")), alpha_(add_parameter("alpha", initial_alpha(spec))) {
-  }
+      : Quantizer(spec.bits),
+        scheme_(parse_scheme(spec.options.choice("scheme"))),
+        double_side_(spec.options.flag("double_side") && spec.layer == LayerKind::convolution),
+        pact_fp_(spec.options.flag("pact_fp")),
+        alpha_(add_parameter("alpha", initial_alpha(spec))) {}
 
   std::string kind() const override { return "SatActivation"; }
   std::string describe() const override { return "sat activation, " + std::to_string(bits()) + " bits"; }
@@ -75,7 +81,11 @@ class SatActivation final : public Quantizer {
     return with_scheme(scheme_, [&](auto scheme) {
       const auto run = [&](auto double_side) {
         constexpr bool both = decltype(double_side)::value;
-        if (bits() < float_bits) return apply(SatActivationMath<scheme.value, both, true>{.parameters = {}, .unit = UnitQuantizer<scheme.value>(bits())}, x);
+        if (bits() < float_bits)
+          return apply(
+              SatActivationMath<scheme.value, both, true>{.parameters = {},
+                                                          .unit = UnitQuantizer<scheme.value>(bits())},
+              x);
         return apply(SatActivationMath<scheme.value, both, false>(), x);
       };
       return double_side_ ? run(std::true_type()) : run(std::false_type());
@@ -107,11 +117,22 @@ const Registration registration{{
     .summary = "scale-adjusted training: tanh-normalized weights, activations clipped at a learned alpha",
     .source = "Jin, Yang, Liao 2019, arXiv:1912.10207; github deJQK/AdaBits",
     .weight_options = sat_weight_options(),
-    .activation_options =
-        {scheme_option("original"),
-         {.name = "double_side", .type = OptionType::boolean, .default_value = "false", .help = "clip at -alpha too, for inputs that can be negative; convolutions only", .choices = {}},
-         {.name = "pact_fp", .type = OptionType::boolean, .default_value = "false", .help = "at 32 bits: clip at alpha without rounding", .choices = {}},
-         {.name = "alpha", .type = OptionType::real, .default_value = "0", .help = "initial clipping level; 0: 8 for convolutions, 10 for linear layers", .choices = {}}},
+    .activation_options = {scheme_option("original"),
+                           {.name = "double_side",
+                            .type = OptionType::boolean,
+                            .default_value = "false",
+                            .help = "clip at -alpha too, for inputs that can be negative; convolutions only",
+                            .choices = {}},
+                           {.name = "pact_fp",
+                            .type = OptionType::boolean,
+                            .default_value = "false",
+                            .help = "at 32 bits: clip at alpha without rounding",
+                            .choices = {}},
+                           {.name = "alpha",
+                            .type = OptionType::real,
+                            .default_value = "0",
+                            .help = "initial clipping level; 0: 8 for convolutions, 10 for linear layers",
+                            .choices = {}}},
     .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
       if (spec.role == Role::weight) return make_sat_weight(spec);
       return std::make_shared<SatActivation>(spec);
@@ -120,6 +141,12 @@ const Registration registration{{
     // Pixels already have 8 bits; the classifier's weights keep 8.
     .first_layer = {.quantize_input = false, .least_weight_bits = 8},
     .last_layer = {.quantize_input = true, .least_weight_bits = 8},
+    // The reference starts from a trained float network. From random weights two of its defaults stand in the
+    // way: `modified` rounds down, so all weights of a layer are off by the same half level, which drowns the
+    // signal of wide layers; and 1/sqrt(fan-out) for the classifier makes large logits when there are few
+    // classes, which the largest weight, the only one that can shrink them, answers by running away from the
+    // others.
+    .from_scratch = {{"scheme", "centered"}, {"rescale", "stddev"}, {"rescale_conv", "none"}},
 }};
 
 }  // namespace

@@ -3,8 +3,8 @@
 // The largest |t| is part of the function: with G = s dL/dy and S = {i : |t_i| = m},
 //   dL/dt_i = G_i / m - [i in S] sign(t_i) (sum_j G_j t_j) / (m^2 |S|),   dL/dw = dL/dt (1 - t^2).
 // s scales v to standard deviation N (1/sqrt(fan-out) or that of w); it is a constant for the gradient.
-// An all-zero tensor has u = 0 and gradient 0; a tensor without spread has s = 1. Infinite weights count as t = +-1; a
-// NaN makes the whole result NaN.
+// An all-zero tensor has u = 0 and gradient 0; a tensor without spread has s = 1. Infinite weights count as t
+// = +-1; a NaN makes the whole result NaN.
 #include "quant/quantizers/sat_weight.h"
 
 #include <array>
@@ -65,8 +65,8 @@ struct GradientTerms {
   }
 };
 
-// The second term of dL/dt, which only the elements at the maximum have: each call searches one run of elements, and
-// looks closer only where one comes near the maximum.
+// The second term of dL/dt, which only the elements at the maximum have: each call searches one run of
+// elements, and looks closer only where one comes near the maximum.
 struct MaximumTerm {
   static constexpr std::int64_t run = 2048;
   const float* statistics;
@@ -79,7 +79,8 @@ struct MaximumTerm {
   float term = 0;
   QTRAIN_HOST_DEVICE void prepare() {
     m = statistics[most_normalized];
-    near = 0.9F * statistics[largest_weight];  // farther from the maximum, |t| = m only where 1 - t^2 = 0 in float32
+    // Farther from the maximum, |t| = m only where 1 - t^2 = 0 in float32.
+    near = 0.9F * statistics[largest_weight];
     term = m == 0 ? 0.0F : sums[0] / divisor_of(m) / divisor_of(m) / sums[1];
   }
   QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
@@ -116,10 +117,14 @@ struct SatWeightNode final : Node {
     const Stream stream = backend(g.device()).stream();
     Tensor grad_w = Tensor::empty_like(g);
     Tensor sums = Tensor::empty({2}, DType::f32, g.device());
-    map_reduce<2>(stream, g.numel(), GradientTerms{stats.data<float>(), s.defined() ? s.data<float>() : nullptr}, sums.data<float>(),
-                  grad_w.data<float>(), weight.data<float>(), g.data<float>());
+    map_reduce<2>(stream, g.numel(),
+                  GradientTerms{stats.data<float>(), s.defined() ? s.data<float>() : nullptr},
+                  sums.data<float>(), grad_w.data<float>(), weight.data<float>(), g.data<float>());
     const std::int64_t runs = (g.numel() + MaximumTerm::run - 1) / MaximumTerm::run;
-    for_each(stream, runs, MaximumTerm{stats.data<float>(), sums.data<float>(), weight.data<float>(), grad_w.data<float>(), g.numel()}, 8);
+    for_each(stream, runs,
+             MaximumTerm{stats.data<float>(), sums.data<float>(), weight.data<float>(), grad_w.data<float>(),
+                         g.numel()},
+             8);
     return {grad_w};
   }
 };
@@ -129,8 +134,10 @@ Tensor weight_statistics(const Tensor& w) {
   const Stream stream = backend(w.device()).stream();
   Tensor statistics = Tensor::empty({2}, DType::f32, w.device());
   float* s = statistics.data<float>();
-  reduce<1, Maximum>(stream, w.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; }, s, w.data<float>());
-  map(stream, 1, [] QTRAIN_LAMBDA(float v) { return tanh_of(v); }, s + most_normalized, s + largest_weight);
+  reduce<1, Maximum>(
+      stream, w.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; }, s, w.data<float>());
+  map(
+      stream, 1, [] QTRAIN_LAMBDA(float v) { return tanh_of(v); }, s + most_normalized, s + largest_weight);
   return statistics;
 }
 
@@ -149,21 +156,31 @@ Tensor standard_deviation(const Tensor& x) {
   Tensor deviation = Tensor::empty({1}, DType::f32, x.device());
   float* mu = mean.data<float>();
   float* sd = deviation.data<float>();
-  reduce<1, Sum>(stream, n, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mu, x.data<float>());
-  map(stream, 1, [n] QTRAIN_LAMBDA(float total) { return total / static_cast<float>(n); }, mu, mu);
+  reduce<1, Sum>(
+      stream, n, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mu, x.data<float>());
+  map(
+      stream, 1, [n] QTRAIN_LAMBDA(float total) { return total / static_cast<float>(n); }, mu, mu);
   reduce<1, Sum>(stream, n, SquaredDeviation{mu}, sd, x.data<float>());
-  map(stream, 1, [n] QTRAIN_LAMBDA(float total) { return n > 1 ? sqrtf(total / static_cast<float>(n - 1)) : 0.0F; }, sd, sd);
+  map(
+      stream, 1,
+      [n] QTRAIN_LAMBDA(float total) { return n > 1 ? sqrtf(total / static_cast<float>(n - 1)) : 0.0F; }, sd,
+      sd);
   return deviation;
 }
 
 class SatWeight final : public Quantizer {
  public:
   explicit SatWeight(const QuantizerSpec& spec)
-      : Quantizer(spec.bits), scheme_(parse_scheme(spec.options.choice("scheme"))), clamp_(spec.options.flag("clamp")), layer_(spec.layer) {
+      : Quantizer(spec.bits),
+        scheme_(parse_scheme(spec.options.choice("scheme"))),
+        clamp_(spec.options.flag("clamp")),
+        layer_(spec.layer) {
     std::string rescale = spec.options.choice("rescale");
-    if (layer_ == LayerKind::convolution && spec.options.choice("rescale_conv") != "auto") rescale = spec.options.choice("rescale_conv");
+    if (layer_ == LayerKind::convolution && spec.options.choice("rescale_conv") != "auto")
+      rescale = spec.options.choice("rescale_conv");
     if (rescale == "auto") rescale = layer_ == LayerKind::linear ? "constant" : "none";
-    rescale_ = rescale == "none" ? Rescale::none : (rescale == "constant" ? Rescale::constant : Rescale::stddev);
+    rescale_ =
+        rescale == "none" ? Rescale::none : (rescale == "constant" ? Rescale::constant : Rescale::stddev);
   }
 
   std::string kind() const override { return "SatWeight"; }
@@ -178,10 +195,14 @@ class SatWeight final : public Quantizer {
     if (rounds || clamp_) {
       statistics = weight_statistics(w);
       y = Tensor::empty_like(w);
-      const auto run = [&](auto math) { map(backend(w.device()).stream(), w.numel(), math, y.data<float>(), w.data<float>()); };
+      const auto run = [&](auto math) {
+        map(backend(w.device()).stream(), w.numel(), math, y.data<float>(), w.data<float>());
+      };
       with_scheme(scheme_, [&](auto scheme) {
-        if (rounds) run(Normalize<scheme.value, true>{statistics.data<float>(), UnitQuantizer<scheme.value>(bits())});
-        else run(Normalize<scheme.value, false>{statistics.data<float>()});
+        if (rounds)
+          run(Normalize<scheme.value, true>{statistics.data<float>(), UnitQuantizer<scheme.value>(bits())});
+        else
+          run(Normalize<scheme.value, false>{statistics.data<float>()});
       });
     } else {
       y = w.clone();
@@ -215,7 +236,9 @@ class SatWeight final : public Quantizer {
       // Fan-out: out_channels * kh * kw, or out_features.
       const std::int64_t fan_out = w.dim(0) * (w.rank() == 4 ? w.dim(2) * w.dim(3) : 1);
       const float n = 1.0F / std::sqrt(static_cast<float>(fan_out));
-      map(stream, 1, [n, ratio] QTRAIN_LAMBDA(float spread) { return ratio(n, spread); }, s.data<float>(), s.data<float>());
+      map(
+          stream, 1, [n, ratio] QTRAIN_LAMBDA(float spread) { return ratio(n, spread); }, s.data<float>(),
+          s.data<float>());
     }
     return s;
   }
@@ -229,14 +252,29 @@ class SatWeight final : public Quantizer {
 
 }  // namespace
 
-std::shared_ptr<Quantizer> make_sat_weight(const QuantizerSpec& spec) { return std::make_shared<SatWeight>(spec); }
+std::shared_ptr<Quantizer> make_sat_weight(const QuantizerSpec& spec) {
+  return std::make_shared<SatWeight>(spec);
+}
 
 std::vector<OptionSpec> sat_weight_options() {
   const std::vector<std::string> rescales{"auto", "none", "constant", "stddev"};
   return {scheme_option("modified"),
-          {.name = "clamp", .type = OptionType::boolean, .default_value = "true", .help = "at 32 bits: tanh(w)/max|tanh(w)| instead of w", .choices = {}},
-          {.name = "rescale", .type = OptionType::choice, .default_value = "auto", .help = "scale to a standard deviation of 1/sqrt(fan-out) or w's own; auto: constant for linear layers, none for convolutions", .choices = rescales},
-          {.name = "rescale_conv", .type = OptionType::choice, .default_value = "auto", .help = "the same for convolutions only; auto: as rescale", .choices = rescales}};
+          {.name = "clamp",
+           .type = OptionType::boolean,
+           .default_value = "true",
+           .help = "at 32 bits: tanh(w)/max|tanh(w)| instead of w",
+           .choices = {}},
+          {.name = "rescale",
+           .type = OptionType::choice,
+           .default_value = "auto",
+           .help = "scale to a standard deviation of 1/sqrt(fan-out) or w's own; auto: constant for linear "
+                   "layers, none for convolutions",
+           .choices = rescales},
+          {.name = "rescale_conv",
+           .type = OptionType::choice,
+           .default_value = "auto",
+           .help = "the same for convolutions only; auto: as rescale",
+           .choices = rescales}};
 }
 
 }  // namespace qtrain::quant

@@ -72,7 +72,7 @@ TEST(Demo, IsMadeOnceAndAgainWhenDamaged) {
   EXPECT_EQ(count_generated(path), 60U);
   EXPECT_EQ(count_generated(path), 0U);
   const auto whole = contents(path);
-  const fs::path victim = path / "train" / "disc_checks" / "00009.jpg";
+  const fs::path victim = path / "train" / "ripples" / "00009.jpg";
   const auto damage = [&](const std::function<void()>& action) {
     action();
     EXPECT_EQ(count_generated(path), 60U);
@@ -80,7 +80,7 @@ TEST(Demo, IsMadeOnceAndAgainWhenDamaged) {
   };
   damage([&] { fs::remove(victim); });
   damage([&] { fs::resize_file(victim, 100); });
-  damage([&] { put(path / "val" / "disc_checks" / "more.jpg", bytes_of("x")); });
+  damage([&] { put(path / "val" / "ripples" / "more.jpg", bytes_of("x")); });
   damage([&] { fs::remove(path / ".demo-set"); });
   damage([&] { put(path / ".demo-set", bytes_of("qtrain demo set 0\n")); });
   damage([&] { fs::remove_all(path / "val"); });

@@ -489,11 +489,6 @@ TEST(Registry, NamesTheNearestWhenSomethingIsUnknown) {
         make_quantizer("sat", Role::activation, 4, LayerKind::convolution, {{"alpha", ""}});
       },
       "a finite number");
-  expect_message(
-      [] {
-        make_quantizer("sat", Role::activation, 4, LayerKind::linear, {{"double_side", "true"}});
-      },
-      "convolutions");
   expect_message([] { parse_role("weights"); }, "weight or activation");
 }
 

@@ -188,7 +188,6 @@ TEST(Wrap, NothingChangesWhenSomethingIsWrong) {
   refuse({.activation_bits = -1});
   refuse({.weight_options = {{"schem", "original"}}});
   refuse({.activation_options = {{"alpha", "eight"}}});
-  refuse({.activation_options = {{"double_side", "true"}}});  // the last layer is linear
   Sequential empty{std::make_shared<ReLU>()};
   EXPECT_THROW(quantize_network(empty, {}), ValueError);
 }

@@ -1,9 +1,9 @@
 // Batch normalization over channels-last data: x is a matrix of `rows` = N*H*W rows and C columns.
 // Statistics are exact to float32 whatever the mean: each block of rows gives its mean and its sum of squared
-// deviations (both passes in cache), and blocks are merged in a fixed order in double (Chan, Golub, LeVeque 1979).
-// The deviations' own sum takes back what rounding did to the first pass's mean (the corrected two-pass algorithm).
-// Training costs two passes over memory forward (statistics, apply) and two backward (reductions, apply), with the
-// residual and the ReLU in the same passes.
+// deviations (both passes in cache), and blocks are merged in a fixed order in double (Chan, Golub, LeVeque
+// 1979). The deviations' own sum takes back what rounding did to the first pass's mean (the corrected
+// two-pass algorithm). Training costs two passes over memory forward (statistics, apply) and two backward
+// (reductions, apply), with the residual and the ReLU in the same passes.
 #include <cmath>
 #include <vector>
 
@@ -17,17 +17,21 @@ namespace {
 using simd::Vec;
 
 // One block of rows is small enough to stay in the first-level cache between its passes.
-std::int64_t rows_per_block(std::int64_t channels) { return std::max<std::int64_t>(4, 8192 / channels); }
+std::int64_t rows_per_block(std::int64_t channels) {
+  return std::max<std::int64_t>(4, 8192 / channels);
+}
 
 struct Matrix {
   std::int64_t rows;
   std::int64_t channels;
 };
 
-Matrix matrix_of(const Tensor& x) { return {x.numel() / std::max<std::int64_t>(x.dim(1), 1), x.dim(1)}; }
+Matrix matrix_of(const Tensor& x) {
+  return {x.numel() / std::max<std::int64_t>(x.dim(1), 1), x.dim(1)};
+}
 
-// y = (x - mean) * slope + beta, slope = gamma * invstd. Forward and backward share this expression, so that the
-// backward finds the very sign that the forward's ReLU saw.
+// y = (x - mean) * slope + beta, slope = gamma * invstd. Forward and backward share this expression, so that
+// the backward finds the very sign that the forward's ReLU saw.
 template <class V>
 inline V normalize(V x, V mean, V slope, V beta) {
   return (x - mean) * slope + beta;
@@ -36,7 +40,8 @@ inline V normalize(V x, V mean, V slope, V beta) {
 void apply(const BatchNormArguments& a, const Tensor& y) {
   const Matrix m = matrix_of(a.x);
   const Scratch<float> slope({}, m.channels);
-  for (std::int64_t c = 0; c < m.channels; ++c) slope.data()[c] = a.gamma.data<float>()[c] * a.invstd.data<float>()[c];
+  for (std::int64_t c = 0; c < m.channels; ++c)
+    slope.data()[c] = a.gamma.data<float>()[c] * a.invstd.data<float>()[c];
   const float* x = a.x.data<float>();
   const float* residual = a.residual.defined() ? a.residual.data<float>() : nullptr;
   const float* mean = a.mean.data<float>();
@@ -44,18 +49,19 @@ void apply(const BatchNormArguments& a, const Tensor& y) {
   const float* s = slope.data();
   float* out = y.data<float>();
   const auto run = [&](auto with_residual, auto with_relu) {
-    parallel_for(m.rows, std::max<std::int64_t>(1, map_grain / m.channels), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        const std::int64_t row = r * m.channels;
+    parallel_for(m.rows, std::max<std::int64_t>(1, map_grain / m.channels),
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t r = begin; r < end; ++r) {
+                     const std::int64_t row = r * m.channels;
 #pragma omp simd
-        for (std::int64_t c = 0; c < m.channels; ++c) {
-          float v = normalize(x[row + c], mean[c], s[c], beta[c]);
-          if constexpr (decltype(with_residual)::value) v += residual[row + c];
-          if constexpr (decltype(with_relu)::value) v = v < 0 ? 0.0F : v;  // NaN passes
-          out[row + c] = v;
-        }
-      }
-    });
+                     for (std::int64_t c = 0; c < m.channels; ++c) {
+                       float v = normalize(x[row + c], mean[c], s[c], beta[c]);
+                       if constexpr (decltype(with_residual)::value) v += residual[row + c];
+                       if constexpr (decltype(with_relu)::value) v = v < 0 ? 0.0F : v;  // NaN passes
+                       out[row + c] = v;
+                     }
+                   }
+                 });
   };
   using Yes = std::true_type;
   using No = std::false_type;
@@ -80,15 +86,17 @@ struct Masked {
   V operator()(Load&& load, std::int64_t i, V x_value, V mean_value, std::int64_t c) const {
     const V g = load(grad + i);
     if (!relu) return g;
-    const V out = y != nullptr ? load(y + i) : normalize(x_value, mean_value, load(slope + c), load(beta + c));
+    const V out =
+        y != nullptr ? load(y + i) : normalize(x_value, mean_value, load(slope + c), load(beta + c));
     return select_positive(out, g);
   }
 };
 
 }  // namespace
 
-void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArguments& a, float epsilon, float momentum,
-                                     const Tensor& running_mean, const Tensor& running_variance, const Tensor& y) {
+void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArguments& a, float epsilon,
+                                     float momentum, const Tensor& running_mean,
+                                     const Tensor& running_variance, const Tensor& y) {
   const Matrix m = matrix_of(a.x);
   const std::int64_t block = rows_per_block(m.channels);
   const std::int64_t blocks = (m.rows + block - 1) / block;
@@ -109,10 +117,11 @@ void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArgume
         return std::array{load(rows + i)};
       });
       for (std::int64_t c = 0; c < m.channels; ++c) mean[c] /= static_cast<float>(count);
-      reduce_columns<2>(count, m.channels, {m2, rest}, [rows, mean](auto load, std::int64_t i, std::int64_t c) {
-        const auto d = load(rows + i) - load(mean + c);
-        return std::array{d * d, d};
-      });
+      reduce_columns<2>(count, m.channels, {m2, rest},
+                        [rows, mean](auto load, std::int64_t i, std::int64_t c) {
+                          const auto d = load(rows + i) - load(mean + c);
+                          return std::array{d * d, d};
+                        });
     }
   });
 
@@ -130,7 +139,8 @@ void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArgume
         const double delta = static_cast<double>(block_mean.data()[at]) + rest / count - mu;
         const double total = n + count;
         mu += delta * count / total;
-        m2 += static_cast<double>(block_m2.data()[at]) - rest * rest / count + delta * delta * n * count / total;
+        m2 += static_cast<double>(block_m2.data()[at]) - rest * rest / count +
+              delta * delta * n * count / total;
         n = total;
       }
       mean[c] = static_cast<float>(mu);
@@ -148,7 +158,9 @@ void CpuBackend::batch_norm_training(const Stream& stream, const BatchNormArgume
   apply(a, y);
 }
 
-void CpuBackend::batch_norm_evaluation(const Stream&, const BatchNormArguments& a, const Tensor& y) { apply(a, y); }
+void CpuBackend::batch_norm_evaluation(const Stream&, const BatchNormArguments& a, const Tensor& y) {
+  apply(a, y);
+}
 
 void CpuBackend::batch_norm_backward(const Stream& stream, const BatchNormArguments& a, const Tensor& y,
                                      const Tensor& grad_y, bool training, const BatchNormGradients& grads) {
@@ -157,10 +169,16 @@ void CpuBackend::batch_norm_backward(const Stream& stream, const BatchNormArgume
   const float* x = a.x.data<float>();
   const float* mean = a.mean.data<float>();
   const Scratch<float> slope(stream, channels);
-  for (std::int64_t c = 0; c < channels; ++c) slope.data()[c] = a.gamma.data<float>()[c] * a.invstd.data<float>()[c];
+  for (std::int64_t c = 0; c < channels; ++c)
+    slope.data()[c] = a.gamma.data<float>()[c] * a.invstd.data<float>()[c];
   const float* s = slope.data();
-  Masked masked{x, a.residual.defined() ? y.data<float>() : nullptr, grad_y.data<float>(), mean, s,
-                a.beta.data<float>(), a.relu};
+  Masked masked{x,
+                a.residual.defined() ? y.data<float>() : nullptr,
+                grad_y.data<float>(),
+                mean,
+                s,
+                a.beta.data<float>(),
+                a.relu};
 
   // Reductions: sum g and sum g (x - mean) per channel; the masked gradient is the residual's.
   const std::int64_t block = rows_per_block(channels);
@@ -205,16 +223,17 @@ void CpuBackend::batch_norm_backward(const Stream& stream, const BatchNormArgume
   if (!grads.x.defined()) return;
   if (grad_residual != nullptr) masked = {x, nullptr, grad_residual, mean, s, masked.beta, false};
   float* grad_x = grads.x.data<float>();
-  parallel_for(m.rows, std::max<std::int64_t>(1, map_grain / channels), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r)
-      for_columns(channels, [&](auto load, std::int64_t c) {
-        const std::int64_t i = r * channels + c;
-        const auto xv = load(x + i);
-        const auto mu = load(mean + c);
-        const auto g = masked(load, i, xv, mu, c);
-        load.store(grad_x + i, load(s + c) * (g - load(k1 + c) - (xv - mu) * load(k2 + c)));
-      });
-  });
+  parallel_for(m.rows, std::max<std::int64_t>(1, map_grain / channels),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t r = begin; r < end; ++r)
+                   for_columns(channels, [&](auto load, std::int64_t c) {
+                     const std::int64_t i = r * channels + c;
+                     const auto xv = load(x + i);
+                     const auto mu = load(mean + c);
+                     const auto g = masked(load, i, xv, mu, c);
+                     load.store(grad_x + i, load(s + c) * (g - load(k1 + c) - (xv - mu) * load(k2 + c)));
+                   });
+               });
 }
 
 }  // namespace qtrain

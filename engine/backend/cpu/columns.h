@@ -1,5 +1,5 @@
-// Loops over the columns (channels) of a row-major matrix, sixteen at a time with scalar code for the rest, from
-// one generic body: body(load, ...) gets Vec or float depending on `load`.
+// Loops over the columns (channels) of a row-major matrix, sixteen at a time with scalar code for the rest,
+// from one generic body: body(load, ...) gets Vec or float depending on `load`.
 #pragma once
 
 #include <array>
@@ -20,7 +20,9 @@ struct ScalarAccess {
 };
 
 // value where `condition` > 0, else 0.
-inline float select_positive(float condition, float value) { return condition > 0 ? value : 0.0F; }
+inline float select_positive(float condition, float value) {
+  return condition > 0 ? value : 0.0F;
+}
 inline simd::Vec select_positive(simd::Vec condition, simd::Vec value) {
   return condition > 0 ? value : simd::Vec{};
 }
@@ -37,8 +39,8 @@ namespace detail {
 // Sums `Columns` vectors of columns starting at c over all rows, `Rows` rows at a time so that additions of
 // neighbouring rows don't wait for one another.
 template <int K, int Columns, int Rows, class Body>
-void reduce_column_group(std::int64_t rows, std::int64_t columns, std::int64_t c, const std::array<float*, K>& sums,
-                         Body&& body) {
+void reduce_column_group(std::int64_t rows, std::int64_t columns, std::int64_t c,
+                         const std::array<float*, K>& sums, Body&& body) {
   constexpr VectorAccess load;
   simd::Vec total[K][Rows][Columns] = {};
   std::int64_t r = 0;

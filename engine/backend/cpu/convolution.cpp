@@ -1,5 +1,5 @@
-// Convolutions on oneDNN. Activations stay channels-last; filters are reordered to whatever the kernel likes, which
-// costs one pass over them (they change every step, so there is nothing to cache).
+// Convolutions on oneDNN. Activations stay channels-last; filters are reordered to whatever the kernel likes,
+// which costs one pass over them (they change every step, so there is nothing to cache).
 #include "engine/backend/cpu/convolution_gemm.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cpu/onednn.h"
@@ -15,9 +15,11 @@ constexpr auto algorithm = dnnl::algorithm::convolution_direct;
 
 enum Kind : std::int64_t { forward = 1, backward_data = 2, backward_weight = 3 };
 
-std::vector<std::int64_t> key_of(Kind kind, const ConvolutionGeometry& g, const Shape& x, const Shape& w, bool bias) {
-  std::vector<std::int64_t> key{kind,          g.stride.h,  g.stride.w,   g.pad_begin.h, g.pad_begin.w, g.pad_end.h,
-                                g.pad_end.w,   g.dilation.h, g.dilation.w, g.groups,      bias ? 1 : 0, thread_count()};
+std::vector<std::int64_t> key_of(Kind kind, const ConvolutionGeometry& g, const Shape& x, const Shape& w,
+                                 bool bias) {
+  std::vector<std::int64_t> key{kind,          g.stride.h,  g.stride.w,   g.pad_begin.h,
+                                g.pad_begin.w, g.pad_end.h, g.pad_end.w,  g.dilation.h,
+                                g.dilation.w,  g.groups,    bias ? 1 : 0, thread_count()};
   key.insert(key.end(), x.dims().begin(), x.dims().end());
   key.insert(key.end(), w.dims().begin(), w.dims().end());
   return key;
@@ -29,7 +31,8 @@ struct Descriptors {
   Dims stride, dilation, pad_begin, pad_end;
 };
 
-Descriptors describe(const ConvolutionGeometry& g, const Tensor& x, const Tensor& w, const Tensor& y, bool bias) {
+Descriptors describe(const ConvolutionGeometry& g, const Tensor& x, const Tensor& w, const Tensor& y,
+                     bool bias) {
   Descriptors d;
   d.x = onednn::images(x.shape());
   d.y = onednn::images(y.shape());
@@ -46,9 +49,10 @@ Descriptors describe(const ConvolutionGeometry& g, const Tensor& x, const Tensor
 dnnl::convolution_forward::primitive_desc forward_descriptor(const Descriptors& d) {
   const auto kind = dnnl::prop_kind::forward_training;
   const dnnl::convolution_forward::desc desc =
-      d.bias.get_size() > 0
-          ? dnnl::convolution_forward::desc(kind, algorithm, d.x, d.w, d.bias, d.y, d.stride, d.dilation, d.pad_begin, d.pad_end)
-          : dnnl::convolution_forward::desc(kind, algorithm, d.x, d.w, d.y, d.stride, d.dilation, d.pad_begin, d.pad_end);
+      d.bias.get_size() > 0 ? dnnl::convolution_forward::desc(kind, algorithm, d.x, d.w, d.bias, d.y,
+                                                              d.stride, d.dilation, d.pad_begin, d.pad_end)
+                            : dnnl::convolution_forward::desc(kind, algorithm, d.x, d.w, d.y, d.stride,
+                                                              d.dilation, d.pad_begin, d.pad_end);
   return {desc, onednn::attributes(), onednn::engine()};
 }
 
@@ -74,17 +78,21 @@ Prepared prepare(const PrimitiveDescriptor& descriptor, const dnnl::memory::desc
 class ReorderedFilters {
  public:
   ReorderedFilters(const Stream& stream, const Prepared& p, void* user)
-      : prepared_(p), user_(user), copy_(stream, p.reorder ? static_cast<std::int64_t>(p.weights.get_size()) : 1) {}
+      : prepared_(p),
+        user_(user),
+        copy_(stream, p.reorder ? static_cast<std::int64_t>(p.weights.get_size()) : 1) {}
   void* data() { return prepared_.reorder ? copy_.data() : user_; }
   void load() {
     if (prepared_.reorder)
-      onednn::execute(prepared_.reorder, std::array<onednn::Argument, 2>{{{DNNL_ARG_FROM, prepared_.user_weights, user_},
-                                          {DNNL_ARG_TO, prepared_.weights, copy_.data()}}});
+      onednn::execute(prepared_.reorder,
+                      std::array<onednn::Argument, 2>{{{DNNL_ARG_FROM, prepared_.user_weights, user_},
+                                                       {DNNL_ARG_TO, prepared_.weights, copy_.data()}}});
   }
   void store() {
     if (prepared_.reorder)
-      onednn::execute(prepared_.reorder, std::array<onednn::Argument, 2>{{{DNNL_ARG_FROM, prepared_.weights, copy_.data()},
-                                          {DNNL_ARG_TO, prepared_.user_weights, user_}}});
+      onednn::execute(prepared_.reorder,
+                      std::array<onednn::Argument, 2>{{{DNNL_ARG_FROM, prepared_.weights, copy_.data()},
+                                                       {DNNL_ARG_TO, prepared_.user_weights, user_}}});
   }
 
  private:
@@ -117,28 +125,31 @@ void CpuBackend::convolution_forward(const Stream& stream, const ConvolutionGeom
   onednn::rethrow(error, "conv2d", x, w);
 }
 
-void CpuBackend::convolution_backward_data(const Stream& stream, const ConvolutionGeometry& g, const Tensor& w,
-                                           const Tensor& grad_y, const Tensor& grad_x) try {
+void CpuBackend::convolution_backward_data(const Stream& stream, const ConvolutionGeometry& g,
+                                           const Tensor& w, const Tensor& grad_y, const Tensor& grad_x) try {
   const auto p = onednn::cached(key_of(backward_data, g, grad_x.shape(), w.shape(), false), [&] {
     const Descriptors d = describe(g, grad_x, w, grad_y, false);
-    const dnnl::convolution_backward_data::desc desc(algorithm, d.x, d.w, d.y, d.stride, d.dilation, d.pad_begin, d.pad_end);
-    const dnnl::convolution_backward_data::primitive_desc descriptor(desc, onednn::attributes(), onednn::engine(), forward_descriptor(d));
-    return prepare<dnnl::convolution_backward_data>(descriptor, descriptor.weights_desc(),
-                                                    onednn::filters(w.shape(), g.groups), Reorder::to_primitive);
+    const dnnl::convolution_backward_data::desc desc(algorithm, d.x, d.w, d.y, d.stride, d.dilation,
+                                                     d.pad_begin, d.pad_end);
+    const dnnl::convolution_backward_data::primitive_desc descriptor(desc, onednn::attributes(),
+                                                                     onednn::engine(), forward_descriptor(d));
+    return prepare<dnnl::convolution_backward_data>(
+        descriptor, descriptor.weights_desc(), onednn::filters(w.shape(), g.groups), Reorder::to_primitive);
   });
   ReorderedFilters filters(stream, *p, w.raw());
   filters.load();
-  onednn::execute(p->primitive,
-                  std::vector<onednn::Argument>{{DNNL_ARG_DIFF_DST, onednn::images(grad_y.shape()), grad_y.raw()},
-                   {DNNL_ARG_WEIGHTS, p->weights, filters.data()},
-                   {DNNL_ARG_DIFF_SRC, onednn::images(grad_x.shape()), grad_x.raw()}},
-                  p->scratchpad);
+  onednn::execute(
+      p->primitive,
+      std::vector<onednn::Argument>{{DNNL_ARG_DIFF_DST, onednn::images(grad_y.shape()), grad_y.raw()},
+                                    {DNNL_ARG_WEIGHTS, p->weights, filters.data()},
+                                    {DNNL_ARG_DIFF_SRC, onednn::images(grad_x.shape()), grad_x.raw()}},
+      p->scratchpad);
 } catch (const dnnl::error& error) {
   onednn::rethrow(error, "conv2d backward", grad_y, w);
 }
 
-void CpuBackend::convolution_backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
-                                             const Tensor& grad_y, const Tensor& grad_w,
+void CpuBackend::convolution_backward_weight(const Stream& stream, const ConvolutionGeometry& g,
+                                             const Tensor& x, const Tensor& grad_y, const Tensor& grad_w,
                                              const Tensor& grad_bias) try {
   const bool bias = grad_bias.defined();
   if (!bias && convolution_gemm::preferred(g, grad_w.shape(), grad_y.shape())) {
@@ -151,9 +162,10 @@ void CpuBackend::convolution_backward_weight(const Stream& stream, const Convolu
     const Backward::desc desc =
         bias ? Backward::desc(algorithm, d.x, d.w, d.bias, d.y, d.stride, d.dilation, d.pad_begin, d.pad_end)
              : Backward::desc(algorithm, d.x, d.w, d.y, d.stride, d.dilation, d.pad_begin, d.pad_end);
-    const Backward::primitive_desc descriptor(desc, onednn::attributes(), onednn::engine(), forward_descriptor(d));
-    return prepare<Backward>(descriptor, descriptor.diff_weights_desc(), onednn::filters(grad_w.shape(), g.groups),
-                             Reorder::from_primitive);
+    const Backward::primitive_desc descriptor(desc, onednn::attributes(), onednn::engine(),
+                                              forward_descriptor(d));
+    return prepare<Backward>(descriptor, descriptor.diff_weights_desc(),
+                             onednn::filters(grad_w.shape(), g.groups), Reorder::from_primitive);
   });
   ReorderedFilters filters(stream, *p, grad_w.raw());
   std::vector<onednn::Argument> arguments{{DNNL_ARG_SRC, onednn::images(x.shape()), x.raw()},

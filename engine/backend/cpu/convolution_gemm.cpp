@@ -8,9 +8,10 @@
 namespace qtrain::convolution_gemm {
 namespace {
 
-// Row (n, i, j) holds the window of output pixel (i, j) of image n, in the order of a stored filter (kh, kw, channels);
-// what lies outside of the image is 0.
-void gather_windows(const ConvolutionGeometry& g, const Tensor& x, const Shape& w, const Shape& y, float* windows) {
+// Row (n, i, j) holds the window of output pixel (i, j) of image n, in the order of a stored filter (kh, kw,
+// channels); what lies outside of the image is 0.
+void gather_windows(const ConvolutionGeometry& g, const Tensor& x, const Shape& w, const Shape& y,
+                    float* windows) {
   const std::int64_t channels = x.dim(1);
   const std::int64_t height = x.dim(2);
   const std::int64_t width = x.dim(3);
@@ -25,34 +26,43 @@ void gather_windows(const ConvolutionGeometry& g, const Tensor& x, const Shape& 
         for (std::int64_t v = 0; v < w[3]; ++v, out += channels) {
           const std::int64_t r = i * g.stride.h - g.pad_begin.h + u * g.dilation.h;
           const std::int64_t c = j * g.stride.w - g.pad_begin.w + v * g.dilation.w;
-          if (r >= 0 && r < height && c >= 0 && c < width) std::copy_n(in + ((n * height + r) * width + c) * channels, channels, out);
-          else std::fill_n(out, channels, 0.0F);
+          if (r >= 0 && r < height && c >= 0 && c < width)
+            std::copy_n(in + ((n * height + r) * width + c) * channels, channels, out);
+          else
+            std::fill_n(out, channels, 0.0F);
         }
     }
   });
 }
 
-std::int64_t rows_of(const Shape& y) { return y[0] * y[2] * y[3]; }
-std::int64_t window_size(const Shape& w) { return w[1] * w[2] * w[3]; }
+std::int64_t rows_of(const Shape& y) {
+  return y[0] * y[2] * y[3];
+}
+std::int64_t window_size(const Shape& w) {
+  return w[1] * w[2] * w[3];
+}
 
 }  // namespace
 
 bool preferred(const ConvolutionGeometry& g, const Shape& w, const Shape& y) {
   constexpr std::int64_t few_pixels = 4;
   constexpr std::int64_t many_channels = 128;
-  return g.groups == 1 && w[2] * w[3] > 1 && y[2] * y[3] <= few_pixels && w[0] >= many_channels && w[1] >= many_channels;
+  return g.groups == 1 && w[2] * w[3] > 1 && y[2] * y[3] <= few_pixels && w[0] >= many_channels &&
+         w[1] >= many_channels;
 }
 
-void forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& y) {
+void forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x, const Tensor& w,
+             const Tensor& bias, const Tensor& y) {
   const std::int64_t rows = rows_of(y.shape());
   const std::int64_t size = window_size(w.shape());
   const Scratch<float> windows(stream, rows * size);
   gather_windows(g, x, w.shape(), y.shape(), windows.data());
-  onednn::multiply({windows.data(), rows, size}, {w.data<float>(), w.dim(0), size, true}, bias.defined() ? bias.data<float>() : nullptr,
-                   {y.data<float>(), rows, w.dim(0)});
+  onednn::multiply({windows.data(), rows, size}, {w.data<float>(), w.dim(0), size, true},
+                   bias.defined() ? bias.data<float>() : nullptr, {y.data<float>(), rows, w.dim(0)});
 }
 
-void backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x, const Tensor& grad_y, const Tensor& grad_w) {
+void backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
+                     const Tensor& grad_y, const Tensor& grad_w) {
   const std::int64_t rows = rows_of(grad_y.shape());
   const std::int64_t size = window_size(grad_w.shape());
   const Scratch<float> windows(stream, rows * size);

@@ -43,16 +43,18 @@ std::unique_ptr<Allocator> make_allocator() {
 CpuBackend::CpuBackend() : allocator_(make_allocator()) {}
 
 void CpuBackend::copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) {
-  parallel_for(static_cast<std::int64_t>(bytes), std::int64_t{1} << 18, [&](std::int64_t begin, std::int64_t end) {
-    std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin,
-                static_cast<std::size_t>(end - begin));
-  });
+  parallel_for(static_cast<std::int64_t>(bytes), std::int64_t{1} << 18,
+               [&](std::int64_t begin, std::int64_t end) {
+                 std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin,
+                             static_cast<std::size_t>(end - begin));
+               });
 }
 
 void CpuBackend::fill_zero(const Stream&, void* to, std::size_t bytes) {
-  parallel_for(static_cast<std::int64_t>(bytes), std::int64_t{1} << 18, [&](std::int64_t begin, std::int64_t end) {
-    std::memset(static_cast<std::byte*>(to) + begin, 0, static_cast<std::size_t>(end - begin));
-  });
+  parallel_for(static_cast<std::int64_t>(bytes), std::int64_t{1} << 18,
+               [&](std::int64_t begin, std::int64_t end) {
+                 std::memset(static_cast<std::byte*>(to) + begin, 0, static_cast<std::size_t>(end - begin));
+               });
 }
 
 }  // namespace qtrain

@@ -1,6 +1,6 @@
 // The CPU backend: oneDNN for convolutions and matrix products, vectorized loops of our own for the rest.
-// Every call has finished when it returns. One file an op family: convolution.cpp, matmul.cpp, batch_norm.cpp,
-// pooling.cpp.
+// Every call has finished when it returns. One file an op family: convolution.cpp, matmul.cpp,
+// batch_norm.cpp, pooling.cpp.
 #pragma once
 
 #include "engine/backend/backend.h"
@@ -20,16 +20,18 @@ class CpuBackend final : public Backend {
 
   void convolution_forward(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& w,
                            const Tensor& bias, const Tensor& y) override;
-  void convolution_backward_data(const Stream&, const ConvolutionGeometry&, const Tensor& w, const Tensor& grad_y,
-                                 const Tensor& grad_x) override;
-  void convolution_backward_weight(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& grad_y,
-                                   const Tensor& grad_w, const Tensor& grad_bias) override;
+  void convolution_backward_data(const Stream&, const ConvolutionGeometry&, const Tensor& w,
+                                 const Tensor& grad_y, const Tensor& grad_x) override;
+  void convolution_backward_weight(const Stream&, const ConvolutionGeometry&, const Tensor& x,
+                                   const Tensor& grad_y, const Tensor& grad_w,
+                                   const Tensor& grad_bias) override;
 
   void matmul(const Stream&, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
               const Tensor& bias, const Tensor& c) override;
 
   void batch_norm_training(const Stream&, const BatchNormArguments&, float epsilon, float momentum,
-                           const Tensor& running_mean, const Tensor& running_variance, const Tensor& y) override;
+                           const Tensor& running_mean, const Tensor& running_variance,
+                           const Tensor& y) override;
   void batch_norm_evaluation(const Stream&, const BatchNormArguments&, const Tensor& y) override;
   void batch_norm_backward(const Stream&, const BatchNormArguments&, const Tensor& y, const Tensor& grad_y,
                            bool training, const BatchNormGradients&) override;
@@ -39,7 +41,8 @@ class CpuBackend final : public Backend {
   void max_pool_backward(const Stream&, const PoolGeometry&, const Tensor& indices, const Tensor& grad_y,
                          const Tensor& grad_x) override;
   void average_pool_forward(const Stream&, const PoolGeometry&, const Tensor& x, const Tensor& y) override;
-  void average_pool_backward(const Stream&, const PoolGeometry&, const Tensor& grad_y, const Tensor& grad_x) override;
+  void average_pool_backward(const Stream&, const PoolGeometry&, const Tensor& grad_y,
+                             const Tensor& grad_x) override;
 
  private:
   std::unique_ptr<Allocator> allocator_;

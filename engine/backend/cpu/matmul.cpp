@@ -14,7 +14,9 @@ dnnl::memory::desc describe(const onednn::Matrix& m) {
                       : dnnl::memory::desc(Dims{m.rows, m.columns}, f32, Dims{m.columns, 1});
 }
 
-onednn::Matrix matrix(const Tensor& t, bool transposed) { return {t.data<float>(), t.dim(0), t.dim(1), transposed}; }
+onednn::Matrix matrix(const Tensor& t, bool transposed) {
+  return {t.data<float>(), t.dim(0), t.dim(1), transposed};
+}
 
 }  // namespace
 
@@ -25,22 +27,27 @@ void onednn::multiply(const Matrix& a, const Matrix& b, float* bias, const Matri
   const dnnl::memory::desc bias_desc = rows({1, c.columns});
   const bool has_bias = bias != nullptr;
   const auto make = [&] {
-    const dnnl::matmul::desc desc = has_bias ? dnnl::matmul::desc(a_desc, b_desc, bias_desc, c_desc) : dnnl::matmul::desc(a_desc, b_desc, c_desc);
+    const dnnl::matmul::desc desc = has_bias ? dnnl::matmul::desc(a_desc, b_desc, bias_desc, c_desc)
+                                             : dnnl::matmul::desc(a_desc, b_desc, c_desc);
     const dnnl::matmul::primitive_desc descriptor(desc, attributes(), engine());
     Prepared prepared;
     prepared.primitive = dnnl::matmul(descriptor);
     prepared.scratchpad = descriptor.scratchpad_desc();
     return prepared;
   };
-  const auto p = cached({matmul_key, a.transposed ? 1 : 0, b.transposed ? 1 : 0, has_bias ? 1 : 0, a.rows, a.columns, b.rows, b.columns, thread_count()}, make);
-  std::vector<Argument> arguments{{DNNL_ARG_SRC, a_desc, a.data}, {DNNL_ARG_WEIGHTS, b_desc, b.data}, {DNNL_ARG_DST, c_desc, c.data}};
+  const auto p = cached({matmul_key, a.transposed ? 1 : 0, b.transposed ? 1 : 0, has_bias ? 1 : 0, a.rows,
+                         a.columns, b.rows, b.columns, thread_count()},
+                        make);
+  std::vector<Argument> arguments{
+      {DNNL_ARG_SRC, a_desc, a.data}, {DNNL_ARG_WEIGHTS, b_desc, b.data}, {DNNL_ARG_DST, c_desc, c.data}};
   if (has_bias) arguments.push_back({DNNL_ARG_BIAS, bias_desc, bias});
   execute(p->primitive, arguments, p->scratchpad);
 }
 
 void CpuBackend::matmul(const Stream&, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                         const Tensor& bias, const Tensor& c) try {
-  onednn::multiply(matrix(a, transpose_a), matrix(b, transpose_b), bias.defined() ? bias.data<float>() : nullptr, matrix(c, false));
+  onednn::multiply(matrix(a, transpose_a), matrix(b, transpose_b),
+                   bias.defined() ? bias.data<float>() : nullptr, matrix(c, false));
 } catch (const dnnl::error& error) {
   onednn::rethrow(error, "matmul", a, b);
 }

@@ -15,7 +15,9 @@ namespace {
 constexpr auto f32 = dnnl::memory::data_type::f32;
 constexpr std::size_t most_cached = 2048;
 
-dnnl::memory::dims dims_of(const Shape& shape) { return {shape.dims().begin(), shape.dims().end()}; }
+dnnl::memory::dims dims_of(const Shape& shape) {
+  return {shape.dims().begin(), shape.dims().end()};
+}
 
 }  // namespace
 
@@ -30,7 +32,9 @@ dnnl::memory::desc rows(const Shape& shape) {
   return {dims_of(shape), f32, strides};
 }
 
-dnnl::memory::desc images(const Shape& shape) { return {dims_of(shape), f32, dnnl::memory::format_tag::nhwc}; }
+dnnl::memory::desc images(const Shape& shape) {
+  return {dims_of(shape), f32, dnnl::memory::format_tag::nhwc};
+}
 
 dnnl::memory::desc filters(const Shape& shape, std::int64_t groups) {
   if (groups == 1) return images(shape);
@@ -38,10 +42,12 @@ dnnl::memory::desc filters(const Shape& shape, std::int64_t groups) {
   const std::int64_t in = shape[1];
   const std::int64_t kh = shape[2];
   const std::int64_t kw = shape[3];
-  return {{groups, out, in, kh, kw}, f32, dnnl::memory::dims{out * kh * kw * in, kh * kw * in, 1, kw * in, in}};
+  return {
+      {groups, out, in, kh, kw}, f32, dnnl::memory::dims{out * kh * kw * in, kh * kw * in, 1, kw * in, in}};
 }
 
-std::shared_ptr<const Prepared> cached(const std::vector<std::int64_t>& key, const std::function<Prepared()>& make) {
+std::shared_ptr<const Prepared> cached(const std::vector<std::int64_t>& key,
+                                       const std::function<Prepared()>& make) {
   static std::mutex mutex;
   static std::map<std::vector<std::int64_t>, std::shared_ptr<const Prepared>> cache;
   const std::scoped_lock lock(mutex);

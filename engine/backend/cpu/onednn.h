@@ -1,13 +1,13 @@
-// What the CPU backend needs from oneDNN: one engine, a cache of prepared primitives, and their execution with
-// temporary memory from our own allocator. Nothing outside engine/backend/cpu includes oneDNN.
+// What the CPU backend needs from oneDNN: one engine, a cache of prepared primitives, and their execution
+// with temporary memory from our own allocator. Nothing outside engine/backend/cpu includes oneDNN.
 #pragma once
 
 #include <dnnl.hpp>
 
 #include <functional>
 #include <initializer_list>
-#include <span>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/core/tensor.h"
@@ -29,14 +29,15 @@ struct Prepared {
   dnnl::primitive primitive;
   std::size_t scratchpad_bytes = 0;
   dnnl::memory::desc scratchpad;
-  dnnl::memory::desc weights;   // as the primitive wants them
+  dnnl::memory::desc weights;  // as the primitive wants them
   dnnl::memory::desc user_weights;
-  dnnl::primitive reorder;      // between the two; empty where they agree
+  dnnl::primitive reorder;  // between the two; empty where they agree
 };
 
-// The prepared primitive under `key`, made by `make` the first time. A key says everything that matters: kind,
-// sizes, geometry. Thread-safe.
-std::shared_ptr<const Prepared> cached(const std::vector<std::int64_t>& key, const std::function<Prepared()>& make);
+// The prepared primitive under `key`, made by `make` the first time. A key says everything that matters:
+// kind, sizes, geometry. Thread-safe.
+std::shared_ptr<const Prepared> cached(const std::vector<std::int64_t>& key,
+                                       const std::function<Prepared()>& make);
 
 // Attributes of every primitive: temporary memory is ours.
 dnnl::primitive_attr attributes();

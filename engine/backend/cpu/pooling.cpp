@@ -1,5 +1,6 @@
-// Pooling over channels-last images: the innermost loop runs over channels, so that it vectorizes for any window.
-// Backward gathers: each input element looks at the windows that cover it, so no two threads write the same place.
+// Pooling over channels-last images: the innermost loop runs over channels, so that it vectorizes for any
+// window. Backward gathers: each input element looks at the windows that cover it, so no two threads write
+// the same place.
 #include <algorithm>
 #include <limits>
 
@@ -20,7 +21,8 @@ Window window(std::int64_t o, std::int64_t kernel, std::int64_t stride, std::int
 }
 
 // The windows that cover position `i` along one axis.
-Window covering(std::int64_t i, std::int64_t kernel, std::int64_t stride, std::int64_t pad, std::int64_t windows) {
+Window covering(std::int64_t i, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
+                std::int64_t windows) {
   const std::int64_t last_start_before = i + pad;
   const std::int64_t first = last_start_before - kernel + 1;
   return {first <= 0 ? 0 : (first + stride - 1) / stride, std::min(last_start_before / stride + 1, windows)};
@@ -35,10 +37,12 @@ template <class Body>
 void for_pixels(const Tensor& t, Body&& body) {
   const std::int64_t height = t.dim(2);
   const std::int64_t width = t.dim(3);
-  parallel_for(t.dim(0) * height, std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, width * t.dim(1))),
+  parallel_for(t.dim(0) * height,
+               std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, width * t.dim(1))),
                [&](std::int64_t begin, std::int64_t end) {
                  for (std::int64_t r = begin; r < end; ++r)
-                   for (std::int64_t column = 0; column < width; ++column) body(r / height, r % height, column);
+                   for (std::int64_t column = 0; column < width; ++column)
+                     body(r / height, r % height, column);
                });
 }
 
@@ -79,8 +83,8 @@ void CpuBackend::max_pool_forward(const Stream&, const PoolGeometry& g, const Te
   });
 }
 
-void CpuBackend::max_pool_backward(const Stream&, const PoolGeometry& g, const Tensor& indices, const Tensor& grad_y,
-                                   const Tensor& grad_x) {
+void CpuBackend::max_pool_backward(const Stream&, const PoolGeometry& g, const Tensor& indices,
+                                   const Tensor& grad_y, const Tensor& grad_x) {
   const std::int64_t channels = grad_x.dim(1);
   const std::int64_t out_height = grad_y.dim(2);
   const std::int64_t out_width = grad_y.dim(3);
@@ -101,7 +105,8 @@ void CpuBackend::max_pool_backward(const Stream&, const PoolGeometry& g, const T
   });
 }
 
-void CpuBackend::average_pool_forward(const Stream&, const PoolGeometry& g, const Tensor& x, const Tensor& y) {
+void CpuBackend::average_pool_forward(const Stream&, const PoolGeometry& g, const Tensor& x,
+                                      const Tensor& y) {
   const std::int64_t channels = x.dim(1);
   const float* in = x.data<float>();
   for_pixels(y, [&](std::int64_t n, std::int64_t i, std::int64_t j) {
@@ -135,7 +140,8 @@ void CpuBackend::average_pool_backward(const Stream&, const PoolGeometry& g, con
         const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, height);
         const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, width);
         const float share = 1.0F / static_cast<float>(window_area(g, h, w));
-        const float* incoming = grad_y.data<float>() + ((n * grad_y.dim(2) + i) * grad_y.dim(3) + j) * channels;
+        const float* incoming =
+            grad_y.data<float>() + ((n * grad_y.dim(2) + i) * grad_y.dim(3) + j) * channels;
 #pragma omp simd
         for (std::int64_t c = 0; c < channels; ++c) grad[c] += share * incoming[c];
       }

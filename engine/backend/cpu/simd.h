@@ -14,7 +14,11 @@ inline Vec load(const float* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-inline Vec fill(float x) { return Vec{} + x; }
+inline void store(float* p, Vec v) {
+  std::memcpy(p, &v, sizeof v);
+}
+inline Vec fill(float x) {
+  return Vec{} + x;
+}
 
 }  // namespace qtrain::simd
