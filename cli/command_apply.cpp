@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/model_setup.h"
 #include "cli/module_run.h"
 #include "engine/core/error.h"
 #include "quant/registry.h"
@@ -25,7 +26,7 @@ void check_names(const TensorMap& tensors, const std::string& file) {
 }  // namespace
 
 int run_apply(const ApplyOptions& options) {
-  for (const std::string& plugin : options.plugin) quant::load_plugin(plugin);
+  load_plugins(options.plugin);
   const Device device = parse_device(options.device);
   std::map<std::string, std::string> settings;
   for (const Assignment& set : options.set) settings[set.key] = set.value;

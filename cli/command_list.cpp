@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/model_setup.h"
 #include "data/dataset.h"
 #include "engine/core/error.h"
 #include "quant/registry.h"
@@ -244,7 +245,7 @@ std::vector<Listing> listings() {
 }  // namespace
 
 int run_list(const ListOptions& options) {
-  for (const std::string& plugin : options.plugin) quant::load_plugin(plugin);
+  load_plugins(options.plugin);
   Json report = Json::object();
   bool first = true;
   for (const Listing& listing : listings()) {

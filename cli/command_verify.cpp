@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/golden_compare.h"
+#include "cli/model_setup.h"
 #include "cli/module_run.h"
 #include "quant/registry.h"
 
@@ -107,7 +108,7 @@ nlohmann::ordered_json to_json(const FamilyCheck& family) {
 }  // namespace
 
 int run_verify(const VerifyOptions& options) {
-  for (const std::string& plugin : options.plugin) quant::load_plugin(plugin);
+  load_plugins(options.plugin);
   const Device device = parse_device(options.device);
   bool all_pass = true;
   nlohmann::ordered_json report = nlohmann::ordered_json::array();

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 
 #include "engine/core/error.h"
 #include "engine/io/checkpoint_file.h"

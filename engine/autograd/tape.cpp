@@ -60,9 +60,6 @@ void accumulate(Tensor& into, Tensor gradient) {
 
 }  // namespace
 
-// ----------------------------------------------------------------------------------------------------
-// SavedTensor
-
 void SavedTensor::save(const Tensor& tensor) {
   if (!tensor.defined()) return;
   released_ = false;
@@ -119,9 +116,6 @@ Tensor Node::recompute(std::size_t /*output*/) {
                        .expected = "",
                        .hint = ""});
 }
-
-// -----------------------------------------------------------------------------------------------------------
-// Tape
 
 bool Tape::recording() {
   return is_recording;

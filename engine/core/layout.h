@@ -5,6 +5,11 @@
 
 namespace qtrain {
 
+// Whether the two orders put the elements of this shape in different places.
+inline bool order_differs(const Shape& s) {
+  return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1;
+}
+
 template <class T>
 void to_channels_last(const Shape& shape, const T* nchw, T* nhwc) {
   const std::int64_t channels = shape[1];

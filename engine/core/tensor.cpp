@@ -26,11 +26,6 @@ namespace {
 
 std::atomic<std::uint64_t> host_reads{0};
 
-// The number of dimensions of size above 1 among C, H, W that channels-last order moves.
-bool order_differs(const Shape& s) {
-  return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1;
-}
-
 std::size_t bytes_of(const Shape& shape, DType dtype) {
   std::size_t bytes = 0;
   if (__builtin_mul_overflow(static_cast<std::size_t>(shape.numel()), size_of(dtype), &bytes))

@@ -8,6 +8,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
+#include "engine/core/layout.h"
 #include "engine/kernels/elementwise.h"
 #include "engine/ops/check.h"
 #include "engine/ops/strides.h"
@@ -15,16 +16,12 @@
 namespace qtrain {
 namespace {
 
-bool is_reordered(const Shape& s) {
-  return s.rank() == 4 && s[1] > 1 && s[2] * s[3] > 1;
-}
-
 // Where the element with row-major index i of a shape lies in storage.
 struct RowMajorIndex {
   std::int64_t channels = 1;
   std::int64_t pixels = 1;
   bool reordered = false;
-  explicit RowMajorIndex(const Shape& s) : reordered(is_reordered(s)) {
+  explicit RowMajorIndex(const Shape& s) : reordered(order_differs(s)) {
     if (!reordered) return;
     channels = s[1];
     pixels = s[2] * s[3];
@@ -50,7 +47,7 @@ Tensor reordered_copy(const Tensor& x, const Shape& shape) {
 }
 
 Tensor reshaped(const Tensor& x, const Shape& shape) {
-  if (x.shape() == shape || (!is_reordered(x.shape()) && !is_reordered(shape))) return x.view(shape);
+  if (x.shape() == shape || (!order_differs(x.shape()) && !order_differs(shape))) return x.view(shape);
   return reordered_copy(x, shape);
 }
 
