@@ -142,10 +142,9 @@ const Registration registration{{
     .first_layer = {.quantize_input = false, .least_weight_bits = 8},
     .last_layer = {.quantize_input = true, .least_weight_bits = 8},
     // The reference starts from a trained float network. From random weights two of its defaults stand in the
-    // way: `modified` rounds down, so all weights of a layer are off by the same half level, which drowns the
-    // signal of wide layers; and 1/sqrt(fan-out) for the classifier makes large logits when there are few
-    // classes, which the largest weight, the only one that can shrink them, answers by running away from the
-    // others.
+    // way: `modified` rounds down, so all weights of a layer are off to the same side by about half a level;
+    // and 1/sqrt(fan-out) for the classifier makes large logits when there are few classes. See
+    // docs/quantizers/sat.md.
     .from_scratch = {{"scheme", "centered"}, {"rescale", "stddev"}, {"rescale_conv", "none"}},
 }};
 
