@@ -68,7 +68,7 @@ struct FakeQuantizeNode final : Node {
     const Tensor& g = grad_outputs[0];
     const Tensor input = x.get();
     std::vector<Tensor> grads(1 + K);
-    grads[0] = Tensor::empty_like(g);
+    grads[0] = reuse_or_allocate(g);
     Tensor sums = Tensor::empty({K}, DType::f32, g.device());
     map_reduce<K>(backend(g.device()).stream(), g.numel(), BackwardOf<F>{with_parameters()},
                   sums.data<float>(), grads[0].data<float>(), input.data<float>(), g.data<float>());

@@ -71,4 +71,10 @@ class Node {
   bool used_ = false;        // backward() went through it
 };
 
+// Where an elementwise backward writes the gradient of its input: over the gradient of its output where
+// nothing else can see that, which spares the memory and the traffic of a second one.
+inline Tensor reuse_or_allocate(const Tensor& grad_output) {
+  return grad_output.is_sole_owner() ? grad_output : Tensor::empty_like(grad_output);
+}
+
 }  // namespace qtrain

@@ -4,6 +4,8 @@
 //   map_reduce<K>(stream, n, f, sums, out, in...)
 //                                           {out[i], terms} = f(in[i]...); sums[k] = sum over i of terms[k]
 //   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum or Maximum
+//   reduce_each_block<K, Combine>(stream, n, f, results, in...)
+//                                           the same for every block of `reduction_block` elements by itself
 //   for_each(stream, n, f)                  f(i): for indexing of any other kind
 //
 // A functor is copied to where it runs. If it has a member `void prepare()`, that is called there once before
@@ -28,6 +30,10 @@ namespace qtrain {
 
 inline constexpr std::int64_t reduction_block = 8192;
 inline constexpr int lanes = 64;
+
+inline std::int64_t reduction_blocks(std::int64_t n) {
+  return (n + reduction_block - 1) / reduction_block;
+}
 
 // The K terms that one element adds to a reduction, K = 1 to 4: Terms<2>{a, b}. Plain members and passed by
 // value: the compiler keeps them in vector registers, which it can't do with an array or anything whose
@@ -116,18 +122,26 @@ void reduce_block(std::int64_t begin, std::int64_t end, Step step, double* resul
   }
 }
 
-template <int K, class Combine, class F, class MakeStep>
-void reduce_blocks(const Stream& stream, std::int64_t n, F f, float* results, MakeStep&& make_step) {
-  const std::int64_t blocks = (n + reduction_block - 1) / reduction_block;
-  const Scratch<double> partial(stream, blocks * K);
-  parallel_for(blocks, 1, [&](std::int64_t first, std::int64_t last) {
+// partial[K b + k]: term k of block b.
+template <int K, class Combine, class Result, class F, class MakeStep>
+void partial_results(std::int64_t n, F f, Result* partial, MakeStep&& make_step) {
+  parallel_for(reduction_blocks(n), 1, [&](std::int64_t first, std::int64_t last) {
     F local = f;
     prepare(local);
     const auto step = make_step(local);
-    for (std::int64_t b = first; b < last; ++b)
-      reduce_block<K, Combine>(b * reduction_block, std::min(n, (b + 1) * reduction_block), step,
-                               partial.data() + b * K);
+    for (std::int64_t b = first; b < last; ++b) {
+      double results[K];
+      reduce_block<K, Combine>(b * reduction_block, std::min(n, (b + 1) * reduction_block), step, results);
+      for (int k = 0; k < K; ++k) partial[b * K + k] = static_cast<Result>(results[k]);
+    }
   });
+}
+
+template <int K, class Combine, class F, class MakeStep>
+void reduce_blocks(const Stream& stream, std::int64_t n, F f, float* results, MakeStep&& make_step) {
+  const std::int64_t blocks = reduction_blocks(n);
+  const Scratch<double> partial(stream, blocks * K);
+  partial_results<K, Combine>(n, f, partial.data(), make_step);
   for (int k = 0; k < K; ++k) {
     auto total = static_cast<double>(Combine::identity);
     for (std::int64_t b = 0; b < blocks; ++b)
@@ -165,6 +179,15 @@ template <int K, class Combine, class F, class... In>
 void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
   require_host(stream);
   detail::reduce_blocks<K, Combine>(stream, n, f, results, [&](const F& local) {
+    return [local, in...](std::int64_t i) { return local(in[i]...); };
+  });
+}
+
+// results: K floats for each of the reduction_blocks(n) blocks.
+template <int K, class Combine, class F, class... In>
+void reduce_each_block(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
+  require_host(stream);
+  detail::partial_results<K, Combine>(n, f, results, [&](const F& local) {
     return [local, in...](std::int64_t i) { return local(in[i]...); };
   });
 }

@@ -79,7 +79,7 @@ struct ActivationNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& grad_y = grad_outputs[0];
     const Tensor basis = kept.get();
-    Tensor grad_x = Tensor::empty_like(grad_y);
+    Tensor grad_x = reuse_or_allocate(grad_y);
     const F activation = f;
     const auto chain = [activation] QTRAIN_LAMBDA(float value, float g) {
       if constexpr (from_output<F>)

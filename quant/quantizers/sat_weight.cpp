@@ -65,12 +65,12 @@ struct GradientTerms {
   }
 };
 
-// The second term of dL/dt, which only the elements at the maximum have: each call searches one run of
-// elements, and looks closer only where one comes near the maximum.
+// The second term of dL/dt, which only the elements at the maximum have: each call looks at one block of
+// elements, and only where the block's own maximum comes near the tensor's.
 struct MaximumTerm {
-  static constexpr std::int64_t run = 2048;
   const float* statistics;
-  const float* sums;  // {sum G t, |S|}
+  const float* block_maxima;  // max |w| of each block
+  const float* sums;          // {sum G t, |S|}
   const float* w;
   float* grad_w;
   std::int64_t n;
@@ -84,12 +84,9 @@ struct MaximumTerm {
     term = m == 0 ? 0.0F : sums[0] / divisor_of(m) / divisor_of(m) / sums[1];
   }
   QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
-    const std::int64_t begin = block * run;
-    const std::int64_t end = begin + run < n ? begin + run : n;
-    float largest = 0;
-#pragma omp simd reduction(max : largest)
-    for (std::int64_t i = begin; i < end; ++i) largest = fabsf(w[i]) > largest ? fabsf(w[i]) : largest;
-    if (largest < near) return;
+    if (block_maxima[block] < near) return;
+    const std::int64_t begin = block * reduction_block;
+    const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
     for (std::int64_t i = begin; i < end; ++i) {
       const float t = tanh_of(w[i]);
       if (fabsf(t) >= m) grad_w[i] -= sign_of(t) * term * (1.0F - t * t);
@@ -100,14 +97,15 @@ struct MaximumTerm {
 struct SatWeightNode final : Node {
   SavedTensor w{"w"};
   SavedTensor statistics{"statistics"};
+  SavedTensor block_maxima{"block maxima"};
   SavedTensor scale{"scale"};
   std::string_view name() const override { return "sat weight"; }
-  std::vector<SavedTensor*> saved() override { return {&w, &statistics, &scale}; }
+  std::vector<SavedTensor*> saved() override { return {&w, &statistics, &block_maxima, &scale}; }
 
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
     if (!statistics.defined()) {  // y = s w
-      Tensor grad = g.clone();
+      Tensor grad = g.is_sole_owner() ? g : g.clone();
       if (scale.defined()) multiply_in_place(grad, scale.get());
       return {grad};
     }
@@ -115,30 +113,40 @@ struct SatWeightNode final : Node {
     const Tensor stats = statistics.get();
     const Tensor s = scale.defined() ? scale.get() : Tensor();
     const Stream stream = backend(g.device()).stream();
-    Tensor grad_w = Tensor::empty_like(g);
+    Tensor grad_w = reuse_or_allocate(g);
     Tensor sums = Tensor::empty({2}, DType::f32, g.device());
     map_reduce<2>(stream, g.numel(),
                   GradientTerms{stats.data<float>(), s.defined() ? s.data<float>() : nullptr},
                   sums.data<float>(), grad_w.data<float>(), weight.data<float>(), g.data<float>());
-    const std::int64_t runs = (g.numel() + MaximumTerm::run - 1) / MaximumTerm::run;
-    for_each(stream, runs,
-             MaximumTerm{stats.data<float>(), sums.data<float>(), weight.data<float>(), grad_w.data<float>(),
-                         g.numel()},
-             8);
+    const Tensor maxima = block_maxima.get();
+    for_each(stream, maxima.numel(),
+             MaximumTerm{stats.data<float>(), maxima.data<float>(), sums.data<float>(), weight.data<float>(),
+                         grad_w.data<float>(), g.numel()},
+             1);
     return {grad_w};
   }
 };
 
-// {max |w|, m}. tanh is monotonic, so m = tanh(max |w|).
-Tensor weight_statistics(const Tensor& w) {
+struct Magnitude {
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float v) const { return {fabsf(v)}; }
+};
+
+struct Statistics {
+  Tensor whole;         // {max |w|, m}
+  Tensor block_maxima;  // max |w| of each block
+};
+
+// tanh is monotonic, so m = tanh(max |w|).
+Statistics weight_statistics(const Tensor& w) {
   const Stream stream = backend(w.device()).stream();
-  Tensor statistics = Tensor::empty({2}, DType::f32, w.device());
-  float* s = statistics.data<float>();
-  reduce<1, Maximum>(
-      stream, w.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; }, s, w.data<float>());
+  const Tensor whole = Tensor::empty({2}, DType::f32, w.device());
+  const Tensor maxima = Tensor::empty({reduction_blocks(w.numel())}, DType::f32, w.device());
+  float* s = whole.data<float>();
+  reduce_each_block<1, Maximum>(stream, w.numel(), Magnitude{}, maxima.data<float>(), w.data<float>());
+  reduce<1, Maximum>(stream, maxima.numel(), Magnitude{}, s, maxima.data<float>());
   map(
       stream, 1, [] QTRAIN_LAMBDA(float v) { return tanh_of(v); }, s + most_normalized, s + largest_weight);
-  return statistics;
+  return {whole, maxima};
 }
 
 struct SquaredDeviation {
@@ -191,7 +199,7 @@ class SatWeight final : public Quantizer {
     check::sizes(w.numel() > 0, "sat weight", "an empty tensor", w.str(), "at least one weight");
     const bool rounds = bits() < float_bits;
     Tensor y;
-    Tensor statistics;
+    Statistics statistics;
     if (rounds || clamp_) {
       statistics = weight_statistics(w);
       y = Tensor::empty_like(w);
@@ -200,9 +208,10 @@ class SatWeight final : public Quantizer {
       };
       with_scheme(scheme_, [&](auto scheme) {
         if (rounds)
-          run(Normalize<scheme.value, true>{statistics.data<float>(), UnitQuantizer<scheme.value>(bits())});
+          run(Normalize<scheme.value, true>{statistics.whole.data<float>(),
+                                            UnitQuantizer<scheme.value>(bits())});
         else
-          run(Normalize<scheme.value, false>{statistics.data<float>()});
+          run(Normalize<scheme.value, false>{statistics.whole.data<float>()});
       });
     } else {
       y = w.clone();
@@ -213,7 +222,8 @@ class SatWeight final : public Quantizer {
     if (applies) multiply_in_place(y, scale_);
     return Tape::record<SatWeightNode>("sat weight", {w}, y, [&](SatWeightNode& node) {
       node.w.save(w);
-      node.statistics.save(statistics);
+      node.statistics.save(statistics.whole);
+      node.block_maxima.save(statistics.block_maxima);
       if (applies) node.scale.save(scale_);
     });
   }
