@@ -24,9 +24,9 @@ struct Request {
   Device device;
 };
 
+// Cases without a bit-width are of quantizers that take it from elsewhere.
 int bits_of(const GoldenCase& golden) {
-  if (!golden.bits) throw ValueError({golden.name, "the case has no bit-width", "", "", ""});
-  return *golden.bits;
+  return golden.bits && *golden.bits > 0 ? *golden.bits : 4;
 }
 
 // The case's option as a whole number, or `otherwise` where it isn't given.
@@ -53,14 +53,29 @@ LayerKind layer_kind(const GoldenCase& golden, const std::string& tensor) {
                                                                     : LayerKind::convolution;
 }
 
-// One quantizer; all options but `layer` are its own.
+// Notes of a case that are no options: they follow from its tensors and its other options.
+const std::set<std::string> facts = {"layer", "fan", "grad_factor", "qn", "qp", "signed", "iteration"};
+
+// The weight's own shape; one sample with one pixel of an input or output.
+Shape parameter_basis(const Tensor& x, Role role) {
+  if (role == Role::weight || role == Role::bias) return x.shape();
+  return x.rank() == 4 ? Shape{1, x.dim(1), 1, 1} : Shape{1, x.rank() > 1 ? x.dim(1) : 1};
+}
+
+// One quantizer; all options but the facts are its own. `iteration` is its number of earlier training
+// forwards, where it counts them.
 TensorMap run_quantizer(const Request& request, Role role) {
-  Texts options = request.golden.options;
-  options.erase("layer");
-  const auto quantizer = quant::make_quantizer(request.quantizer, role, bits_of(request.golden),
-                                               layer_kind(request.golden, "x"), options);
-  return run_module(*quantizer, request.golden.tensors, request.golden.training, request.device,
-                    request.golden.name);
+  const GoldenCase& golden = request.golden;
+  Texts options = golden.options;
+  for (const std::string& fact : facts) options.erase(fact);
+  const auto x = golden.tensors.find("x");
+  if (x == golden.tensors.end()) throw FormatError({golden.name, "no tensor 'x'", "", "", ""});
+  const auto quantizer =
+      quant::make_quantizer(request.quantizer, role, bits_of(golden), layer_kind(golden, "x"), options,
+                            parameter_basis(x->second, role));
+  for (const NamedTensor& t : quantizer->named_buffers())
+    if (t.name == "forwards") *t.tensor.data<std::int64_t>() = number(golden, "iteration", 0);
+  return run_module(*quantizer, golden.tensors, golden.training, request.device, golden.name);
 }
 
 // --- whole layers
@@ -184,6 +199,8 @@ const std::vector<Runner>& runners() {
   static const std::vector<Runner> table = {
       {"weight", [](const Request& request) { return run_quantizer(request, Role::weight); }},
       {"activation", [](const Request& request) { return run_quantizer(request, Role::activation); }},
+      {"output", [](const Request& request) { return run_quantizer(request, Role::output); }},
+      {"bias", [](const Request& request) { return run_quantizer(request, Role::bias); }},
       {"layer", run_layer},
   };
   return table;

@@ -13,24 +13,28 @@ namespace qtrain::cli {
 namespace {
 
 constexpr std::string_view model_prefix = "model.";
-constexpr std::string_view weight_prefix = "weight.";
-constexpr std::string_view activation_prefix = "activation.";
+// What `--set KEY=VALUE` can go to: the options of one role.
+struct Target {
+  std::string_view prefix;  // "weight."
+  const std::vector<quant::OptionSpec>* specs;
+  std::map<std::string, std::string>* options;
+};
 
-bool has_option(const std::vector<quant::OptionSpec>& specs, const std::string& name) {
-  return std::ranges::any_of(specs, [&](const quant::OptionSpec& s) { return s.name == name; });
+bool has_option(const Target& target, const std::string& name) {
+  return std::ranges::any_of(*target.specs, [&](const quant::OptionSpec& s) { return s.name == name; });
 }
 
 [[noreturn]] void unknown_option(const std::string& key, const std::string& quantizers,
-                                 const std::vector<quant::OptionSpec>& weight,
-                                 const std::vector<quant::OptionSpec>& activation) {
+                                 const std::vector<Target>& targets) {
   std::vector<std::string> names;
-  for (const auto& spec : weight) names.insert(names.end(), {spec.name, "weight." + spec.name});
-  for (const auto& spec : activation) names.insert(names.end(), {spec.name, "activation." + spec.name});
+  for (const Target& target : targets)
+    for (const auto& spec : *target.specs)
+      names.insert(names.end(), {spec.name, fmt::format("{}{}", target.prefix, spec.name)});
   // The right name for the wrong role is no typing error.
   const std::string bare = key.substr(key.find('.') + 1);
   std::string hint = suggest(key, names, "see `qtrain list quantizers`");
-  if (has_option(weight, bare)) hint = fmt::format("did you mean 'weight.{}'?", bare);
-  if (has_option(activation, bare)) hint = fmt::format("did you mean 'activation.{}'?", bare);
+  for (const Target& target : targets)
+    if (has_option(target, bare)) hint = fmt::format("did you mean '{}{}'?", target.prefix, bare);
   throw ValueError({.where = "--set",
                     .what = fmt::format("{} has no option '{}'", quantizers, key),
                     .got = "",
@@ -38,30 +42,45 @@ bool has_option(const std::vector<quant::OptionSpec>& specs, const std::string& 
                     .hint = hint});
 }
 
+// Names of the quantizers in use: "quantizer sat", "dorefa or pact".
+std::string quantizer_names(const quant::WrapOptions& wrap) {
+  std::vector<std::string> names;
+  for (const std::string& name : {wrap.weight_quantizer, wrap.activation_quantizer, wrap.output_quantizer,
+                                  quant::bias_quantizer_of(wrap)})
+    if (name != "none" && std::ranges::find(names, name) == names.end()) names.push_back(name);
+  if (names.empty()) names = {"none"};
+  return names.size() == 1 ? "quantizer " + names[0] : fmt::format("{}", fmt::join(names, " or "));
+}
+
 void sort_assignments(const TrainOptions& options, quant::WrapOptions& wrap) {
-  const auto& weight = quant::find_quantizer(wrap.weight_quantizer).options(quant::Role::weight);
-  const auto& activation = quant::find_quantizer(wrap.activation_quantizer).options(quant::Role::activation);
-  const std::string both = wrap.weight_quantizer == wrap.activation_quantizer
-                               ? "quantizer " + wrap.weight_quantizer
-                               : wrap.weight_quantizer + " or " + wrap.activation_quantizer;
+  using quant::Role;
+  const auto specs = [](const std::string& name, Role role) {
+    return &quant::find_quantizer(name).options(role);
+  };
+  const std::vector<Target> targets = {
+      {"weight.", specs(wrap.weight_quantizer, Role::weight), &wrap.weight_options},
+      {"activation.", specs(wrap.activation_quantizer, Role::activation), &wrap.activation_options},
+      {"output.", specs(wrap.output_quantizer, Role::output), &wrap.output_options},
+      {"bias.", specs(quant::bias_quantizer_of(wrap), Role::bias), &wrap.bias_options},
+  };
   for (const auto& [key, value] : options.set) {
-    const bool for_weight = key.starts_with(weight_prefix);
-    const bool for_activation = key.starts_with(activation_prefix);
-    const std::string name =
-        key.substr(for_weight ? weight_prefix.size() : (for_activation ? activation_prefix.size() : 0));
-    const bool in_weight = !for_activation && has_option(weight, name);
-    const bool in_activation = !for_weight && has_option(activation, name);
-    if (!in_weight && !in_activation) unknown_option(key, both, weight, activation);
-    // A key for one role outdoes the same key for both.
-    if (in_weight && (for_weight || !wrap.weight_options.contains(name))) wrap.weight_options[name] = value;
-    if (in_activation && (for_activation || !wrap.activation_options.contains(name)))
-      wrap.activation_options[name] = value;
+    const auto own =
+        std::ranges::find_if(targets, [&, &k = key](const Target& t) { return k.starts_with(t.prefix); });
+    bool taken = false;
+    for (auto target = targets.begin(); target != targets.end(); ++target) {
+      if (own != targets.end() && own != target) continue;
+      const std::string name = own == targets.end() ? key : key.substr(own->prefix.size());
+      if (!has_option(*target, name)) continue;
+      // A key for one role outdoes the same key for all.
+      if (own != targets.end() || !target->options->contains(name)) (*target->options)[name] = value;
+      taken = true;
+    }
+    if (!taken) unknown_option(key, quantizer_names(wrap), targets);
   }
 }
 
 bool belongs_to_quantizer(std::string_view name) {
-  return name.find("weight_quantizer.") != std::string_view::npos ||
-         name.find("input_quantizer.") != std::string_view::npos;
+  return name.find("_quantizer.") != std::string_view::npos;
 }
 
 // The tensors of --init by the names of the network; of a checkpoint, the network's part.
@@ -127,7 +146,10 @@ quant::WrapOptions wrap_options(const TrainOptions& o) {
   quant::WrapOptions wrap;
   wrap.weight_quantizer = o.w_quant.empty() ? o.quant : o.w_quant;
   wrap.activation_quantizer = o.a_quant.empty() ? o.quant : o.a_quant;
+  wrap.output_quantizer = o.o_quant;
+  wrap.bias_quantizer = o.b_quant;
   wrap.weight_bits = static_cast<int>(o.weight_bits());
+  wrap.output_bits = static_cast<int>(o.output_bits());
   wrap.activation_bits = static_cast<int>(o.activation_bits());
   wrap.first.treatment = quant::parse_edge_treatment(o.first_layer);
   wrap.last.treatment = quant::parse_edge_treatment(o.last_layer);
@@ -146,7 +168,7 @@ void add_from_scratch_options(TrainOptions& options) {
   load_plugins(options.plugin);
   const std::string& name = options.w_quant.empty() ? options.quant : options.w_quant;
   for (const auto& [key, value] : quant::find_quantizer(name).from_scratch) {
-    const std::string full = std::string(weight_prefix) + key;
+    const std::string full = "weight." + key;
     const bool given =
         std::ranges::any_of(options.set, [&](const Assignment& a) { return a.key == key || a.key == full; });
     if (!given) options.set.push_back({full, value});

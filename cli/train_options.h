@@ -32,6 +32,9 @@ struct TrainOptions {
   std::optional<std::int64_t> a_bits;  // unset: bits
   std::string w_quant;                 // another quantizer for the weights; "" = quant
   std::string a_quant;                 // another quantizer for the activations; "" = quant
+  std::string o_quant = "none";        // quantizer of convolutions' outputs
+  std::string b_quant = "auto";        // quantizer of biases; auto: the weights' where it can
+  std::optional<std::int64_t> o_bits;  // unset: activation_bits()
   std::vector<Assignment> set;         // quantizer options; keys may start with `weight.` or `activation.`
   std::string first_layer = "auto";    // auto = the quantizer's own rule
   std::string last_layer = "auto";
@@ -100,6 +103,7 @@ struct TrainOptions {
 
   std::int64_t weight_bits() const { return w_bits.value_or(bits); }
   std::int64_t activation_bits() const { return a_bits.value_or(bits); }
+  std::int64_t output_bits() const { return o_bits.value_or(activation_bits()); }
   double warmup() const { return warmup_epochs.value_or(schedule == "cosine" && epochs >= 5 ? 1.0 : 0.0); }
 
   bool operator==(const TrainOptions&) const = default;

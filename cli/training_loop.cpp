@@ -9,8 +9,10 @@
 #include "engine/autograd/tape.h"
 #include "engine/core/error.h"
 #include "engine/io/tensor_file.h"
+#include "engine/ops/arithmetic.h"
 #include "engine/ops/loss.h"
 #include "engine/optim/clip.h"
+#include "quant/wrap.h"
 
 namespace qtrain::cli {
 namespace {
@@ -86,6 +88,11 @@ End TrainingLoop::run_epoch() {
   const std::int64_t steps = session_.steps_per_epoch();
   epoch_ = {};
   result_.validation.reset();
+  const auto& milestones = session_.options.milestones;
+  quant::start_epoch(*session_.network,
+                     {.epoch = state_.epoch, .milestones = std::ranges::count_if(milestones, [&](auto epoch) {
+                                               return epoch <= state_.epoch;
+                                             })});
   loader.start_epoch(static_cast<std::uint64_t>(state_.epoch),
                      static_cast<std::size_t>(state_.batches * session_.options.batch_size));
   data::Batch batch;
@@ -116,6 +123,8 @@ void TrainingLoop::train_batch(const data::Batch& batch) {
   {
     const Tensor logits = (*session_.network)(input.images);
     loss = softmax_cross_entropy(logits, input.labels, static_cast<float>(o.label_smoothing));
+    const Tensor of_quantizers = quant::take_quantization_loss(*session_.network);
+    if (of_quantizers.defined()) loss = add(loss, of_quantizers);
     correct = count_top_k(logits, input.labels, 1);
   }
   Tape::backward(loss);

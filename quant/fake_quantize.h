@@ -1,17 +1,22 @@
 // Turns the scalar math of a quantizer into an op: one pass over memory forward, one backward, with the
-// gradients of K scalar parameters summed up in the same pass. Nothing is saved but the input; what comes
-// after gets its copy of the output made again when backward needs it.
+// gradients of K parameters summed up in the same pass. Nothing is saved but the input; what comes after gets
+// its copy of the output made again when backward needs it.
 //
 // The math is a copyable struct F, compiled for every device:
-//   std::array<const float*, K> parameters;     set by fake_quantize(); device pointers
-//   void prepare();                             reads them, once before a loop
+//   std::array<const float*, K> parameters;     learned; set by fake_quantize(); device pointers
+//   std::array<const float*, S> constants;      statistics and the like, without gradient; likewise
+//   void prepare(std::int64_t group);           reads those of one group, once before a loop; or prepare(),
+//                                               where one group has all
 //   float forward(float x) const;               y
 //   Mapped<K> backward(float x, float g) const; {dL/dx, {dL/dparameter_k of this element}}, g = dL/dy
+// With K = 0 there are no `parameters`, and backward returns dL/dx alone. Math whose gradient is g for every
+// x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
+// having a backward, and costs no pass.
 #pragma once
 
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
+#include "engine/kernels/grouped.h"
 #include "engine/kernels/math.h"
 #include "engine/ops/check.h"
 
@@ -19,106 +24,148 @@ namespace qtrain::quant {
 
 namespace detail {
 
-template <class F, int K>
-F bound(F f, const std::array<Tensor, K>& parameters) {
-  for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k)
-    f.parameters[k] = parameters[k].template data<float>();
-  return f;
-}
-
 template <class F>
 struct ForwardOf {
   F f;
-  QTRAIN_HOST_DEVICE void prepare() { f.prepare(); }
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
   QTRAIN_HOST_DEVICE float operator()(float x) const { return f.forward(x); }
 };
 
 template <class F>
 struct BackwardOf {
   F f;
-  QTRAIN_HOST_DEVICE void prepare() { f.prepare(); }
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
   QTRAIN_HOST_DEVICE auto operator()(float x, float g) const { return f.backward(x, g); }
 };
 
-template <class F, int K>
-Tensor run_forward(const F& f, const Tensor& x) {
-  Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), ForwardOf<F>{f}, y.data<float>(), x.data<float>());
-  return y;
+template <class F>
+constexpr std::size_t constant_count() {
+  if constexpr (requires(F f) { f.constants; })
+    return std::tuple_size_v<decltype(F::constants)>;
+  else
+    return 0;
 }
 
-template <class F, int K>
+template <class F>
+constexpr bool straight_through = requires {
+  requires F::straight_through;
+};
+
+template <int K, class F>
 struct FakeQuantizeNode final : Node {
+  static constexpr std::size_t count = static_cast<std::size_t>(K);
   F f{};
   std::string_view op;
+  Grouping grouping;
   SavedTensor x{"x"};
-  std::array<SavedTensor, K> parameters = make_slots(std::make_index_sequence<K>());
+  std::array<SavedTensor, count> parameters = slots("parameter", std::make_index_sequence<count>());
+  std::array<SavedTensor, constant_count<F>()> constants =
+      slots("constant", std::make_index_sequence<constant_count<F>()>());
 
   std::string_view name() const override { return op; }
   std::vector<SavedTensor*> saved() override {
     std::vector<SavedTensor*> all{&x};
     for (SavedTensor& p : parameters) all.push_back(&p);
+    for (SavedTensor& c : constants) all.push_back(&c);
     return all;
   }
 
   bool can_recompute() const override { return true; }
-  Tensor recompute(std::size_t /*output*/) override { return run_forward<F, K>(with_parameters(), x.get()); }
+  Tensor recompute(std::size_t /*output*/) override { return run_forward(bound(), x.get(), grouping); }
 
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
-    const Tensor input = x.get();
-    std::vector<Tensor> grads(1 + K);
-    grads[0] = reuse_or_allocate(g);
-    Tensor sums = Tensor::empty({K}, DType::f32, g.device());
-    map_reduce<K>(backend(g.device()).stream(), g.numel(), BackwardOf<F>{with_parameters()},
-                  sums.data<float>(), grads[0].data<float>(), input.data<float>(), g.data<float>());
-    if constexpr (K == 1) {
-      grads[1] = sums;
+    if constexpr (straight_through<F>) {
+      return {g};
     } else {
+      const Tensor input = x.get();
       const Stream stream = backend(g.device()).stream();
-      for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k) {
-        grads[1 + k] = Tensor::empty({1}, DType::f32, g.device());
-        map(
-            stream, 1, [] QTRAIN_LAMBDA(float v) { return v; }, grads[1 + k].template data<float>(),
-            sums.data<float>() + k);
+      std::vector<Tensor> grads(1 + count);
+      grads[0] = reuse_or_allocate(g);
+      if constexpr (K == 0) {
+        map_groups(stream, g.numel(), grouping, BackwardOf<F>{bound()}, grads[0].data<float>(),
+                   input.data<float>(), g.data<float>());
+      } else {
+        const std::int64_t groups = grouping.groups();
+        Tensor sums = Tensor::empty({K * groups}, DType::f32, g.device());
+        map_reduce_groups<K>(stream, g.numel(), grouping, BackwardOf<F>{bound()}, sums.data<float>(),
+                             grads[0].data<float>(), input.data<float>(), g.data<float>());
+        for (std::size_t k = 0; k < count; ++k) {
+          if (K == 1 && sums.shape() == parameters[k].get().shape()) {
+            grads[1] = sums;
+            continue;
+          }
+          grads[1 + k] = Tensor::empty_like(parameters[k].get());
+          map(
+              stream, groups, [] QTRAIN_LAMBDA(float v) { return v; }, grads[1 + k].template data<float>(),
+              sums.data<float>() + static_cast<std::int64_t>(k) * groups);
+        }
       }
+      return grads;
     }
-    return grads;
+  }
+
+  static Tensor run_forward(const F& f, const Tensor& x, const Grouping& grouping) {
+    Tensor y = Tensor::empty_like(x);
+    map_groups(backend(x.device()).stream(), x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(),
+               x.data<float>());
+    return y;
   }
 
  private:
   template <std::size_t... I>
-  static std::array<SavedTensor, K> make_slots(std::index_sequence<I...>) {
-    return {(static_cast<void>(I), SavedTensor("parameter"))...};
+  static std::array<SavedTensor, sizeof...(I)> slots([[maybe_unused]] std::string_view name,
+                                                     std::index_sequence<I...>) {
+    return {(static_cast<void>(I), SavedTensor(name))...};
   }
-  F with_parameters() const {
-    std::array<Tensor, K> tensors;
-    for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k) tensors[k] = parameters[k].get();
-    return bound<F, K>(f, tensors);
+  F bound() const {
+    F with = f;
+    if constexpr (K > 0)
+      for (std::size_t k = 0; k < count; ++k) with.parameters[k] = parameters[k].get().template data<float>();
+    if constexpr (constant_count<F>() > 0)
+      for (std::size_t c = 0; c < constants.size(); ++c)
+        with.constants[c] = constants[c].get().template data<float>();
+    return with;
   }
 };
 
 }  // namespace detail
 
-// y = f.forward(x) elementwise; parameters are f32 [1] on x's device.
+// y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
+// whatever the math expects. ShapeError where the elements can't be divided among the groups.
 template <int K, class F>
-Tensor fake_quantize(std::string_view op, const Tensor& x, F f, const std::array<Tensor, K>& parameters) {
+Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
+                     const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
+                     const Grouping& grouping = {},
+                     const std::array<Tensor, detail::constant_count<F>()>& constants = {}) {
+  using Node = detail::FakeQuantizeNode<K, F>;
   check::tensor(op, "x", x);
+  const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
+  check::sizes(x.numel() % turn == 0, op, "the elements can't be divided among the groups", x.str(),
+               std::to_string(grouping.groups()) + " groups of equal size");
   for (const Tensor& p : parameters) {
     check::tensor(op, "parameter", p);
-    check::shape(op, "parameter", p, {1});
+    check::sizes(p.numel() == grouping.groups(), op, "wrong number of parameters", p.str(),
+                 std::to_string(grouping.groups()) + ", one a group");
     check::same_device(op, {x, p});
   }
-  Tensor y = detail::run_forward<F, K>(detail::bound<F, K>(f, parameters), x);
-  auto node = std::make_shared<detail::FakeQuantizeNode<F, K>>();
-  std::array<Tensor, 1 + K> inputs;
+  if constexpr (K > 0)
+    for (std::size_t k = 0; k < parameters.size(); ++k)
+      f.parameters[k] = parameters[k].template data<float>();
+  if constexpr (detail::constant_count<F>() > 0)
+    for (std::size_t c = 0; c < constants.size(); ++c) f.constants[c] = constants[c].template data<float>();
+  Tensor y = Node::run_forward(f, x, grouping);
+  auto node = std::make_shared<Node>();
+  std::array<Tensor, 1 + static_cast<std::size_t>(K)> inputs;
   inputs[0] = x;
   std::copy(parameters.begin(), parameters.end(), inputs.begin() + 1);
   node->f = f;
   node->op = op;
+  node->grouping = grouping;
   if (Tape::needs_recording(inputs)) {
     node->x.save(x);
-    for (std::size_t k = 0; k < static_cast<std::size_t>(K); ++k) node->parameters[k].save(parameters[k]);
+    for (std::size_t k = 0; k < parameters.size(); ++k) node->parameters[k].save(parameters[k]);
+    for (std::size_t c = 0; c < constants.size(); ++c) node->constants[c].save(constants[c]);
   }
   Tape::record(node, inputs, std::span<const Tensor>(&y, 1));
   return y;

@@ -28,6 +28,7 @@ class Options {
   Options(std::string_view owner, const std::vector<OptionSpec>& specs,
           const std::map<std::string, std::string>& given);
 
+  bool has(std::string_view name) const { return values_.contains(name); }  // is declared
   bool flag(std::string_view name) const;
   std::int64_t integer(std::string_view name) const;
   double real(std::string_view name) const;

@@ -17,8 +17,11 @@ Tensor quantized(const Slot<Quantizer>& quantizer, const Tensor& x) {
   return quantizer ? quantizer(x) : x;
 }
 
-Tensor bias_beside(const Slot<Quantizer>& weight_quantizer, const Tensor& bias) {
-  return weight_quantizer && bias.defined() ? weight_quantizer->layer_bias(bias) : bias;
+// The bias beside the weights that were quantized last.
+Tensor bias_beside(const Slot<Quantizer>& weight_quantizer, const Slot<Quantizer>& bias_quantizer,
+                   const Tensor& bias) {
+  const Tensor own = quantized(bias_quantizer, bias);
+  return weight_quantizer && own.defined() ? weight_quantizer->layer_bias(own) : own;
 }
 
 // Total padding so that ceil(size / stride) windows fit; half of it, rounded down, goes before.
@@ -33,20 +36,32 @@ Tensor pad_same(const Tensor& x, const Shape& weight, const ConvolutionGeometry&
   return h == 0 && w == 0 ? x : pad2d(x, {h / 2, w / 2}, {h - h / 2, w - w / 2});
 }
 
+Tensor pad_ahead(const Tensor& x, const ConvolutionGeometry& g) {
+  const bool nothing = g.pad_begin.h + g.pad_begin.w + g.pad_end.h + g.pad_end.w == 0;
+  return nothing ? x : pad2d(x, g.pad_begin, g.pad_end);
+}
+
 }  // namespace
 
 QuantizedConv2d::QuantizedConv2d(const Conv2d& layer, const LayerQuantizers& quantizers, bool same_padding)
     : Conv2d(layer.weight(), layer.bias(), layer.geometry()), same_padding_(same_padding) {
   if (quantizers.weight) weight_quantizer_ = add<Quantizer>("weight_quantizer", quantizers.weight);
   if (quantizers.input) input_quantizer_ = add<Quantizer>("input_quantizer", quantizers.input);
+  if (quantizers.bias && bias().defined())
+    bias_quantizer_ = add<Quantizer>("bias_quantizer", quantizers.bias);
+  if (quantizers.output) output_quantizer_ = add<Quantizer>("output_quantizer", quantizers.output);
 }
 
 Tensor QuantizedConv2d::forward(const Tensor& x) {
   ConvolutionGeometry g = geometry();
-  if (same_padding_) g.pad_begin = g.pad_end = {0, 0};
-  const Tensor input = quantized(input_quantizer_, same_padding_ ? pad_same(x, weight().shape(), g) : x);
   const Tensor w = quantized(weight_quantizer_, weight());
-  return conv2d(input, w, bias_beside(weight_quantizer_, bias()), g);
+  const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, bias());
+  Tensor input = x;
+  if (same_padding_ || (input_quantizer_ && input_quantizer_->pads_first())) {
+    input = same_padding_ ? pad_same(x, weight().shape(), g) : pad_ahead(x, g);
+    g.pad_begin = g.pad_end = {0, 0};
+  }
+  return quantized(output_quantizer_, conv2d(quantized(input_quantizer_, input), w, b, g));
 }
 
 std::string QuantizedConv2d::describe() const {
@@ -57,12 +72,14 @@ QuantizedLinear::QuantizedLinear(const Linear& layer, const LayerQuantizers& qua
     : Linear(layer.weight(), layer.bias()) {
   if (quantizers.weight) weight_quantizer_ = add<Quantizer>("weight_quantizer", quantizers.weight);
   if (quantizers.input) input_quantizer_ = add<Quantizer>("input_quantizer", quantizers.input);
+  if (quantizers.bias && bias().defined())
+    bias_quantizer_ = add<Quantizer>("bias_quantizer", quantizers.bias);
 }
 
 Tensor QuantizedLinear::forward(const Tensor& x) {
-  const Tensor input = quantized(input_quantizer_, x);
   const Tensor w = quantized(weight_quantizer_, weight());
-  return linear(input, w, bias_beside(weight_quantizer_, bias()));
+  const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, bias());
+  return linear(quantized(input_quantizer_, x), w, b);
 }
 
 std::string QuantizedLinear::describe() const {

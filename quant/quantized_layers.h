@@ -1,7 +1,7 @@
 // Convolution and linear layers whose weights and input pass through quantizers:
-//   y = conv(input_quantizer(x), weight_quantizer(w)) + bias
-// They take the place of an existing layer and keep its parameters. The quantizers are children named
-// weight_quantizer and input_quantizer, so their parameters are `<layer>.weight_quantizer.<p>` and so on.
+//   y = output_quantizer(conv(input_quantizer(x), weight_quantizer(w)) + bias_quantizer(bias))
+// They take the place of an existing layer and keep its parameters. The quantizers are children with these
+// names, so their parameters are `<layer>.weight_quantizer.<p>` and so on. Each may be absent.
 #pragma once
 
 #include "layers/conv2d.h"
@@ -18,9 +18,12 @@ class QuantizedLayer {
   virtual Quantizer* input_quantizer() const = 0;   // nullptr where the input stays float
 };
 
+// Each may be nullptr; of a layer without bias, `bias` is left out. Linear layers have no output quantizer.
 struct LayerQuantizers {
-  std::shared_ptr<Quantizer> weight;  // may be nullptr
-  std::shared_ptr<Quantizer> input;   // may be nullptr
+  std::shared_ptr<Quantizer> weight;
+  std::shared_ptr<Quantizer> input;
+  std::shared_ptr<Quantizer> bias = nullptr;
+  std::shared_ptr<Quantizer> output = nullptr;
 };
 
 class QuantizedConv2d final : public Conv2d, public QuantizedLayer {
@@ -38,6 +41,8 @@ class QuantizedConv2d final : public Conv2d, public QuantizedLayer {
   bool same_padding_;
   Slot<Quantizer> weight_quantizer_;
   Slot<Quantizer> input_quantizer_;
+  Slot<Quantizer> bias_quantizer_;
+  Slot<Quantizer> output_quantizer_;
 };
 
 class QuantizedLinear final : public Linear, public QuantizedLayer {
@@ -52,6 +57,7 @@ class QuantizedLinear final : public Linear, public QuantizedLayer {
  private:
   Slot<Quantizer> weight_quantizer_;
   Slot<Quantizer> input_quantizer_;
+  Slot<Quantizer> bias_quantizer_;
 };
 
 // A layer that returns its input: what 0 weight bits mean.

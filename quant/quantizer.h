@@ -3,13 +3,16 @@
 // any other.
 #pragma once
 
+#include <array>
+
 #include "layers/module.h"
 #include "quant/options.h"
 
 namespace qtrain::quant {
 
-// What a quantizer is applied to.
-enum class Role { weight, activation };
+// What a quantizer is applied to: a layer's weights, its input, its output after the bias, or its bias.
+enum class Role { weight, activation, output, bias };
+inline constexpr std::array<Role, 4> all_roles = {Role::weight, Role::activation, Role::output, Role::bias};
 std::string_view name_of(Role role);
 Role parse_role(std::string_view name);  // ValueError for an unknown name
 
@@ -24,6 +27,15 @@ struct QuantizerSpec {
   int bits = 4;
   LayerKind layer = LayerKind::convolution;  // the kind of layer it serves
   Options options;
+  // The weight's or the bias's own shape; for inputs and outputs one sample with one pixel: [1, C, 1, 1], of
+  // linear layers [1, C]. All ones where it isn't known: parameters then have one group.
+  Shape shape{1, 1, 1, 1};
+};
+
+// Where training stands when an epoch starts.
+struct EpochStart {
+  std::int64_t epoch = 0;       // 0 is the first
+  std::int64_t milestones = 0;  // of a multistep schedule, passed so far
 };
 
 class Quantizer : public Module {
@@ -40,6 +52,17 @@ class Quantizer : public Module {
   // The bias that goes with the weights of the last forward. Only quantizers that move a scale from the
   // weights to the bias (sat, in evaluation) change it.
   virtual Tensor layer_bias(const Tensor& bias) { return bias; }
+
+  // What the quantizer adds to the task's loss for its last training forward, a scalar; undefined if nothing.
+  // Hands it over: the next call finds nothing.
+  virtual Tensor take_loss() { return {}; }
+
+  // Called before the first batch of every epoch, and after a resume in the middle of one.
+  virtual void start_epoch(const EpochStart&) {}
+
+  // True where zero is no fixed point, or where the padded zeros count in its statistics: the layer then adds
+  // its zero padding before the input is quantized instead of after.
+  virtual bool pads_first() const { return false; }
 
  private:
   int bits_;

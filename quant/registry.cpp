@@ -35,17 +35,32 @@ void Quantizer::set_bits(int bits) {
 }
 
 std::string_view name_of(Role role) {
-  return role == Role::weight ? "weight" : "activation";
+  constexpr std::array<std::string_view, 4> names = {"weight", "activation", "output", "bias"};
+  return names[static_cast<std::size_t>(role)];
 }
 
 Role parse_role(std::string_view name) {
-  for (const Role role : {Role::weight, Role::activation})
+  for (const Role role : all_roles)
     if (name == name_of(role)) return role;
   throw ValueError({.where = "role",
                     .what = "unknown role",
                     .got = fmt::format("'{}'", name),
-                    .expected = "weight or activation",
+                    .expected = "weight, activation, output or bias",
                     .hint = ""});
+}
+
+const std::vector<OptionSpec>& QuantizerInfo::options(Role role) const {
+  switch (role) {
+    case Role::weight:
+      return weight_options;
+    case Role::activation:
+      return activation_options;
+    case Role::output:
+      return output_options;
+    case Role::bias:
+      break;
+  }
+  return bias_options;
 }
 
 bool QuantizerInfo::has_role(Role role) const {
@@ -81,17 +96,23 @@ const QuantizerInfo& find_quantizer(std::string_view name) {
 }
 
 std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
-                                          const std::map<std::string, std::string>& options) {
+                                          const std::map<std::string, std::string>& options,
+                                          const Shape& shape) {
   const QuantizerInfo& info = find_quantizer(name);
   if (!info.has_role(role))
     throw ValueError({.where = info.name,
-                      .what = fmt::format("doesn't quantize {}s", name_of(role)),
+                      .what = fmt::format("doesn't quantize {}",
+                                          role == Role::bias ? "biases" : fmt::format("{}s", name_of(role))),
                       .got = "",
                       .expected = "",
                       .hint = "see qtrain list quantizers"});
   require_bits(info.name, bits);
-  return info.make({role, bits, layer,
-                    Options(fmt::format("{} ({})", info.name, name_of(role)), info.options(role), options)});
+  return info.make(
+      {.role = role,
+       .bits = bits,
+       .layer = layer,
+       .options = Options(fmt::format("{} ({})", info.name, name_of(role)), info.options(role), options),
+       .shape = shape});
 }
 
 void load_plugin(const std::string& path) {

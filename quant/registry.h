@@ -27,13 +27,13 @@ struct QuantizerInfo {
   std::vector<Role> roles = {Role::weight, Role::activation};
   EdgeRule first_layer;
   EdgeRule last_layer;
+  std::vector<OptionSpec> output_options = {};
+  std::vector<OptionSpec> bias_options = {};
   // Weight options that training from random weights needs, where the defaults (the paper's) suppose
   // pretrained ones.
   std::map<std::string, std::string> from_scratch = {};
 
-  const std::vector<OptionSpec>& options(Role role) const {
-    return role == Role::weight ? weight_options : activation_options;
-  }
+  const std::vector<OptionSpec>& options(Role role) const;
   bool has_role(Role role) const;
 };
 
@@ -48,7 +48,8 @@ const QuantizerInfo& find_quantizer(std::string_view name);
 // A quantizer of the registry. ValueError for an unknown name or option, a role that it doesn't have, or bits
 // outside 1..32.
 std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
-                                          const std::map<std::string, std::string>& options = {});
+                                          const std::map<std::string, std::string>& options = {},
+                                          const Shape& shape = {1, 1, 1, 1});
 
 // Loads a shared library whose static Registration objects add quantizers. It stays loaded; loading it
 // again does nothing. IoError if it can't be

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/core/error.h"
+#include "engine/ops/arithmetic.h"
 #include "quant/quantized_layers.h"
 
 namespace qtrain::quant {
@@ -56,18 +57,43 @@ std::shared_ptr<Module> quantized_form(Module& layer, const WrapOptions& options
   auto* const conv = dynamic_cast<Conv2d*>(&layer);
   const LayerKind kind = conv != nullptr ? LayerKind::convolution : LayerKind::linear;
   if (plan.weight_bits == 0) return std::make_shared<SkippedLayer>();
+  const auto channels = [&](std::int64_t count) {
+    return conv != nullptr ? Shape{1, count, 1, 1} : Shape{1, count};
+  };
+  auto* const linear = dynamic_cast<Linear*>(&layer);
+  const Tensor& weight = conv != nullptr ? conv->weight() : linear->weight();
+  const Tensor& bias = conv != nullptr ? conv->bias() : linear->bias();
+  const std::int64_t inputs = conv != nullptr ? conv->in_channels() : linear->in_features();
+  const std::string bias_quantizer = bias_quantizer_of(options);
   LayerQuantizers quantizers;
   if (options.weight_quantizer != "none")
     quantizers.weight = make_quantizer(options.weight_quantizer, Role::weight, plan.weight_bits, kind,
-                                       options.weight_options);
+                                       options.weight_options, weight.shape());
+  if (bias_quantizer != "none" && bias.defined())
+    quantizers.bias = make_quantizer(bias_quantizer, Role::bias, plan.weight_bits, kind, options.bias_options,
+                                     bias.shape());
   if (options.activation_quantizer != "none" && plan.quantize_input)
     quantizers.input = make_quantizer(options.activation_quantizer, Role::activation, options.activation_bits,
-                                      kind, options.activation_options);
+                                      kind, options.activation_options, channels(inputs));
+  if (options.output_quantizer != "none" && conv != nullptr)
+    quantizers.output = make_quantizer(options.output_quantizer, Role::output, options.output_bits, kind,
+                                       options.output_options, channels(weight.dim(0)));
   if (conv != nullptr) return std::make_shared<QuantizedConv2d>(*conv, quantizers);
-  return std::make_shared<QuantizedLinear>(dynamic_cast<Linear&>(layer), quantizers);
+  return std::make_shared<QuantizedLinear>(*linear, quantizers);
+}
+
+void visit_quantizers(Module& network, const std::function<void(Quantizer&)>& visitor) {
+  network.visit([&](const std::string&, Module& module) {
+    if (auto* const quantizer = dynamic_cast<Quantizer*>(&module)) visitor(*quantizer);
+  });
 }
 
 }  // namespace
+
+std::string bias_quantizer_of(const WrapOptions& options) {
+  if (options.bias_quantizer != "auto") return options.bias_quantizer;
+  return find_quantizer(options.weight_quantizer).has_role(Role::bias) ? options.weight_quantizer : "none";
+}
 
 EdgeTreatment parse_edge_treatment(std::string_view name) {
   if (name == "auto") return EdgeTreatment::automatic;
@@ -82,7 +108,9 @@ EdgeTreatment parse_edge_treatment(std::string_view name) {
 }
 
 std::vector<std::string> quantize_network(Module& network, const WrapOptions& options) {
-  if (options.weight_quantizer == "none" && options.activation_quantizer == "none") return {};
+  if (options.weight_quantizer == "none" && options.activation_quantizer == "none" &&
+      options.output_quantizer == "none" && bias_quantizer_of(options) == "none")
+    return {};
   const std::vector<Found> layers = layers_to_quantize(network);
   if (layers.empty())
     throw ValueError({.where = "quantize",
@@ -113,6 +141,19 @@ std::vector<std::string> quantize_network(Module& network, const WrapOptions& op
     paths.push_back(path);
   }
   return paths;
+}
+
+Tensor take_quantization_loss(Module& network) {
+  Tensor total;
+  visit_quantizers(network, [&](Quantizer& quantizer) {
+    const Tensor loss = quantizer.take_loss();
+    if (loss.defined()) total = total.defined() ? qtrain::add(total, loss) : loss;
+  });
+  return total;
+}
+
+void start_epoch(Module& network, const EpochStart& start) {
+  visit_quantizers(network, [&](Quantizer& quantizer) { quantizer.start_epoch(start); });
 }
 
 ModelSize model_size(Module& network) {

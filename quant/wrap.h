@@ -25,18 +25,33 @@ struct EdgeOptions {
 struct WrapOptions {
   std::string weight_quantizer = "sat";
   std::string activation_quantizer = "sat";
-  int weight_bits = 4;  // 0: layers with weights of 0 bits return their input
+  std::string output_quantizer = "none";  // of convolutions
+  std::string bias_quantizer = "auto";    // auto: the weights' quantizer where it has that role
+  int weight_bits = 4;                    // 0: layers with weights of 0 bits return their input
   int activation_bits = 4;
+  int output_bits = 4;
   std::map<std::string, std::string> weight_options = {};
   std::map<std::string, std::string> activation_options = {};
+  std::map<std::string, std::string> output_options = {};
+  std::map<std::string, std::string> bias_options = {};
   EdgeOptions first = {};
   EdgeOptions last = {};
 };
+
+// The name of the quantizer of biases: bias_quantizer, or what its `auto` stands for.
+std::string bias_quantizer_of(const WrapOptions& options);
 
 // Returns the paths of the layers that were replaced. The network's parameters stay the same tensors;
 // quantizers add theirs. Call it before making the optimizer. ValueError for an unknown quantizer, option or
 // bit-width, or a network without layers to quantize; nothing is changed then.
 std::vector<std::string> quantize_network(Module& network, const WrapOptions& options);
+
+// The sum of what the network's quantizers add to the loss for the last training forward; undefined if none
+// does.
+Tensor take_quantization_loss(Module& network);
+
+// Tells every quantizer that an epoch starts.
+void start_epoch(Module& network, const EpochStart& start);
 
 struct ModelSize {
   std::int64_t float_bytes = 0;  // all parameters and running statistics as float32

@@ -3,8 +3,8 @@
 //   map(stream, n, f, out, in...)           out[i] = f(in[i]...)
 //   map_reduce<K>(stream, n, f, sums, out, in...)
 //                                           {out[i], terms} = f(in[i]...); sums[k] = sum over i of terms[k]
-//   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum or Maximum
-//   reduce_each_block<K, Combine>(stream, n, f, results, in...)
+//   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum, Maximum or
+//   Minimum reduce_each_block<K, Combine>(stream, n, f, results, in...)
 //                                           the same for every block of `reduction_block` elements by itself
 //   for_each(stream, n, f)                  f(i): for indexing of any other kind
 //
@@ -35,7 +35,7 @@ inline std::int64_t reduction_blocks(std::int64_t n) {
   return (n + reduction_block - 1) / reduction_block;
 }
 
-// The K terms that one element adds to a reduction, K = 1 to 4: Terms<2>{a, b}. Plain members and passed by
+// The K terms that one element adds to a reduction, K = 1 to 8: Terms<2>{a, b}. Plain members and passed by
 // value: the compiler keeps them in vector registers, which it can't do with an array or anything whose
 // address is taken.
 // clang-format off
@@ -44,19 +44,23 @@ template <> struct Terms<1> { float t0; };
 template <> struct Terms<2> { float t0, t1; };
 template <> struct Terms<3> { float t0, t1, t2; };
 template <> struct Terms<4> { float t0, t1, t2, t3; };
-// clang-format on
+template <> struct Terms<5> { float t0, t1, t2, t3, t4; };
+template <> struct Terms<6> { float t0, t1, t2, t3, t4, t5; };
+template <> struct Terms<7> { float t0, t1, t2, t3, t4, t5, t6; };
+template <> struct Terms<8> { float t0, t1, t2, t3, t4, t5, t6, t7; };
 
 template <int k, int K>
 QTRAIN_HOST_DEVICE float term(Terms<K> terms) {
-  if constexpr (k == 0)
-    return terms.t0;
-  else if constexpr (k == 1)
-    return terms.t1;
-  else if constexpr (k == 2)
-    return terms.t2;
-  else
-    return terms.t3;
+  if constexpr (k == 0) return terms.t0;
+  else if constexpr (k == 1) return terms.t1;
+  else if constexpr (k == 2) return terms.t2;
+  else if constexpr (k == 3) return terms.t3;
+  else if constexpr (k == 4) return terms.t4;
+  else if constexpr (k == 5) return terms.t5;
+  else if constexpr (k == 6) return terms.t6;
+  else return terms.t7;
 }
+// clang-format on
 
 // What a functor of map_reduce returns.
 template <int K>
@@ -76,6 +80,12 @@ struct Maximum {
   static constexpr float identity = -std::numeric_limits<float>::infinity();
   QTRAIN_HOST_DEVICE static float combine(float a, float b) { return (a >= b || a != a) ? a : b; }
   static double combine_blocks(double a, double b) { return (a >= b || a != a) ? a : b; }
+};
+
+struct Minimum {
+  static constexpr float identity = std::numeric_limits<float>::infinity();
+  QTRAIN_HOST_DEVICE static float combine(float a, float b) { return (a <= b || a != a) ? a : b; }
+  static double combine_blocks(double a, double b) { return (a <= b || a != a) ? a : b; }
 };
 
 namespace detail {

@@ -489,7 +489,7 @@ TEST(Registry, NamesTheNearestWhenSomethingIsUnknown) {
         make_quantizer("sat", Role::activation, 4, LayerKind::convolution, {{"alpha", ""}});
       },
       "a finite number");
-  expect_message([] { parse_role("weights"); }, "weight or activation");
+  expect_message([] { parse_role("weights"); }, "weight, activation, output or bias");
 }
 
 TEST(Registry, RefusesANameTwice) {

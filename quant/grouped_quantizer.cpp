@@ -1,0 +1,290 @@
+#include "quant/grouped_quantizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/core/error.h"
+#include "engine/ops/arithmetic.h"
+#include "engine/ops/rearrange.h"
+#include "quant/fake_quantize.h"
+
+namespace qtrain::quant {
+namespace {
+
+// --- statistics of groups, off the tape
+// ------------------------------------------------------------------------------------------------------------
+
+struct Spread {
+  Tensor mean;
+  Tensor std;
+};
+
+struct SquaredDeviation {
+  const float* means;
+  float mean = 0;
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { mean = means[group]; }
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {(x - mean) * (x - mean)}; }
+};
+
+Spread spread_of(const Tensor& x, const Grouping& grouping) {
+  const Stream stream = backend(x.device()).stream();
+  const std::int64_t groups = grouping.groups();
+  const std::int64_t count = x.numel() / groups;
+  Spread spread{Tensor::empty({groups}, DType::f32, x.device()),
+                Tensor::empty({groups}, DType::f32, x.device())};
+  float* const mean = spread.mean.data<float>();
+  float* const std = spread.std.data<float>();
+  reduce_groups<1, Sum>(
+      stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mean, x.data<float>());
+  map(
+      stream, groups, [count] QTRAIN_LAMBDA(float sum) { return sum / static_cast<float>(count); }, mean,
+      mean);
+  reduce_groups<1, Sum>(stream, x.numel(), grouping, SquaredDeviation{mean}, std, x.data<float>());
+  map(
+      stream, groups,
+      [count] QTRAIN_LAMBDA(float sum) {
+        return count > 1 ? sqrtf(sum / static_cast<float>(count - 1)) : 0.0F;
+      },
+      std, std);
+  return spread;
+}
+
+// --- the rules' scalar math
+// ------------------------------------------------------------------------------------------------------------
+
+// (x - mean) / std; a group without spread becomes 0, with gradient 0.
+struct Normalize {
+  std::array<const float*, 2> constants{};
+  float mean = 0, present = 1;
+  Divisor by_std;
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) {
+    mean = constants[0][group];
+    present = constants[1][group] == 0 ? 0.0F : 1.0F;
+    by_std.set(clip(constants[1][group], 1e-30F, 1e30F));
+  }
+  QTRAIN_HOST_DEVICE float forward(float x) const { return present * by_std.divide(x - mean); }
+  QTRAIN_HOST_DEVICE float backward(float /*x*/, float g) const { return present * by_std.divide(g); }
+};
+
+struct Restore {
+  std::array<const float*, 2> constants{};
+  float mean = 0, std = 0;
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) {
+    mean = constants[0][group];
+    std = constants[1][group];
+  }
+  QTRAIN_HOST_DEVICE float forward(float y) const { return y * std + mean; }
+  QTRAIN_HOST_DEVICE float backward(float /*y*/, float g) const { return g * std; }
+};
+
+struct Gain {
+  std::array<const float*, 1> parameters{};
+  float gamma = 1;
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { gamma = parameters[0][group]; }
+  QTRAIN_HOST_DEVICE float forward(float q) const { return gamma * q; }
+  QTRAIN_HOST_DEVICE Mapped<1> backward(float q, float g) const { return {g * gamma, {g * q}}; }
+};
+
+Tensor mixed(const Tensor& x, const Tensor& y, double prox) {
+  return add(scale(x, static_cast<float>(prox)), scale(y, static_cast<float>(1 - prox)));
+}
+
+bool flag(const Options& options, std::string_view name) {
+  return options.has(name) && options.flag(name);
+}
+std::int64_t integer(const Options& options, std::string_view name) {
+  return options.has(name) ? options.integer(name) : 0;
+}
+double real(const Options& options, std::string_view name, double otherwise) {
+  return options.has(name) ? options.real(name) : otherwise;
+}
+
+void require(bool holds, std::string_view op, const std::string& what, const std::string& got,
+             const std::string& expected) {
+  if (!holds)
+    throw ValueError({.where = std::string(op), .what = what, .got = got, .expected = expected, .hint = ""});
+}
+
+}  // namespace
+
+GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spec)
+    : Quantizer(spec.bits), op_(op), role_(spec.role), layer_(spec.layer) {
+  const Options& o = spec.options;
+  levels_ = integer(o, "levels");
+  groups_ = resolve_groups(integer(o, "groups"), spec);
+  half_range_ = flag(o, "half_range");
+  normalizes_ = o.has("adaptive") && o.choice("adaptive") == "var-mean";
+  norm_groups_ = integer(o, "norm_groups") == 0 ? groups_ : integer(o, "norm_groups");
+  restores_ = normalizes_ && flag(o, "restore");
+  stable_ = integer(o, "stable");
+  correlate_ = real(o, "correlate", -1);
+  prox_ = real(o, "prox", 0);
+  prox_epochs_ = integer(o, "prox_epochs");
+  pads_after_ = flag(o, "padding_after_quant");
+  loss_alpha_ = real(o, "quant_loss_alpha", 1);
+  if (o.has("quant_loss")) loss_kind_ = parse_quantization_loss(o.choice("quant_loss"));
+  require(levels_ == 0 || levels_ >= 2, op, "option 'levels'", std::to_string(levels_), "0, or 2 and more");
+  require(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
+  require(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
+  require(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
+  require(norm_groups_ >= 1, op, "option 'norm_groups'", std::to_string(norm_groups_), "0 or more");
+  if (flag(o, "gamma")) gamma_ = &add_group_parameter("gamma", 1);
+  if (stable_ > 0) count_forwards();
+}
+
+std::string GroupedQuantizer::kind() const {
+  std::string name;
+  bool upper = true;
+  for (const char c : op_) {
+    if (c != ' ' && c != '-')
+      name += upper ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c;
+    upper = c == ' ' || c == '-';
+  }
+  return name;
+}
+
+std::string GroupedQuantizer::describe() const {
+  std::string text =
+      levels_ > 0 ? fmt::format("{}, {} levels", op_, levels_) : fmt::format("{}, {} bits", op_, bits());
+  if (groups_ > 1) text += fmt::format(", {} groups", groups_);
+  return text;
+}
+
+std::int64_t GroupedQuantizer::levels() const {
+  return levels_ > 0 ? levels_ : std::int64_t{1} << std::min(bits(), float_bits);
+}
+
+std::int64_t GroupedQuantizer::forwards() const {
+  return forwards_ == nullptr ? 0 : *forwards_->data<std::int64_t>();
+}
+
+void GroupedQuantizer::count_forwards() {
+  if (forwards_ == nullptr) forwards_ = &add_counter("forwards");
+}
+
+const Tensor& GroupedQuantizer::add_group_parameter(std::string name, float initial) {
+  Tensor parameter = Tensor::full(parameter_shape(role_, groups_), initial);
+  parameter.set_requires_grad(true);
+  return add_parameter(std::move(name), parameter);
+}
+
+bool GroupedQuantizer::pads_first() const {
+  return !pads_after_ && !ignores_zeros();
+}
+
+bool GroupedQuantizer::warming_up() const {
+  // In training the forward is counted before this is asked.
+  return stable_ > 0 && (is_training() ? forwards() <= stable_ : forwards() < stable_);
+}
+
+void GroupedQuantizer::start_epoch(const EpochStart& start) {
+  if (prox_epochs_ == 0) return;
+  prox_ = std::max(0.0, 1.0 - static_cast<double>(start.epoch) / static_cast<double>(prox_epochs_));
+}
+
+Tensor GroupedQuantizer::take_loss() {
+  return std::exchange(loss_, Tensor());
+}
+
+Tensor GroupedQuantizer::forward(const Tensor& x) {
+  check::tensor(op_, "x", x);
+  check::sizes(x.numel() > 0, op_, "an empty tensor", x.str(), "at least one element");
+  if (is_training() && forwards_ != nullptr) {
+    ++*forwards_->data<std::int64_t>();
+    forwards_->bump_version();
+  }
+  if (!needs_row_major(x, role_, groups_)) return apply(x);
+  return reshape(apply(reshape(x, {groups_, -1})), x.shape().dims());
+}
+
+Tensor GroupedQuantizer::apply(const Tensor& x) {
+  if (levels_ == 0 && bits() >= float_bits) return x;
+  const Grouping grouping = grouping_of(op_, x, role_, groups_);
+  Tensor normalized = x;
+  Spread spread;
+  Grouping norm_grouping;
+  if (normalizes_) {
+    norm_grouping = grouping_of(op_, x, role_, norm_groups_);
+    spread = spread_of(x, norm_grouping);
+    normalized = fake_quantize<0>(op_, x, Normalize(), {}, norm_grouping, {spread.mean, spread.std});
+  }
+  if (warming_up()) {
+    if (is_training()) warm_up(normalized, grouping, forwards());
+    return normalized;
+  }
+  Tensor y = quantize(normalized, grouping);
+  if (gamma_ != nullptr) y = fake_quantize<1>(op_, y, Gain(), {*gamma_}, grouping);
+  if (prox_ > 0) y = mixed(normalized, y, prox_);
+  if (loss_kind_ != QuantizationLoss::none && is_training() && Tape::recording())
+    loss_ = scale(quantization_loss(loss_kind_, normalized, y), static_cast<float>(loss_alpha_));
+  if (restores_) y = fake_quantize<0>(op_, y, Restore(), {}, norm_grouping, {spread.mean, spread.std});
+  return y;
+}
+
+void GroupedQuantizer::follow_maximum(const Tensor& clip, const Tensor& x, const Grouping& grouping,
+                                      std::int64_t t) const {
+  const Stream stream = backend(x.device()).stream();
+  Tensor maxima = Tensor::empty({grouping.groups()}, DType::f32, x.device());
+  reduce_groups<1, Maximum>(
+      stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; },
+      maxima.data<float>(), x.data<float>());
+  const auto factor = static_cast<float>(correlate_ > 0 ? correlate_ : 1);
+  const auto count = static_cast<float>(t);
+  map(
+      stream, grouping.groups(),
+      [factor, count] QTRAIN_LAMBDA(float m, float before) {
+        return (m * factor + (count - 1) * before) / count;
+      },
+      clip.data<float>(), maxima.data<float>(), clip.data<float>());
+  clip.bump_version();
+}
+
+std::vector<OptionSpec> rule_options(Role role, const std::vector<std::string>& without) {
+  const bool weight = role == Role::weight;
+  std::vector<OptionSpec> all;
+  const auto add = [&](std::string name, OptionType type, std::string value, std::string help,
+                       std::vector<std::string> choices = {}) {
+    if (std::ranges::find(without, name) == without.end())
+      all.push_back({std::move(name), type, std::move(value), std::move(help), std::move(choices)});
+  };
+  add("levels", OptionType::integer, "0", "number of levels; 0: 2^bits");
+  if (!weight)
+    add("half_range", OptionType::boolean, role == Role::activation ? "true" : "false",
+        "codes from 0, for inputs that are never negative");
+  add("groups", OptionType::integer, "0",
+      weight ? "groups with their own parameters; 0: one an output channel (linear layers: one); -k: k "
+               "kernels each"
+             : "ranges of channels with their own parameters; 0: one; -k: k channels each");
+  if (weight) {
+    add("adaptive", OptionType::choice, "none", "var-mean: normalize each group of weights first",
+        {"none", "var-mean"});
+    add("norm_groups", OptionType::integer, "0",
+        "groups of that normalization; 0: as groups; 1: the whole tensor");
+    add("restore", OptionType::boolean, "false", "undo that normalization after quantization");
+  }
+  if (role != Role::activation)
+    add("gamma", OptionType::boolean, "false", "multiply the result by a learned gain a group");
+  add("stable", OptionType::integer, "0",
+      "first training forwards that stay float (clips follow the maximum)");
+  add("correlate", OptionType::real, "-1", "factor of that maximum; negative: 1");
+  add("prox", OptionType::real, "0", "share of the unquantized value in the result");
+  add("prox_epochs", OptionType::integer, "0", "let that share fall from 1 to 0 over so many epochs");
+  add("quant_loss", OptionType::choice, "none", "add the quantization error to the loss",
+      {"none", "l1", "l2", "qdl"});
+  add("quant_loss_alpha", OptionType::real, "1", "weight of that part of the loss");
+  if (role == Role::activation)
+    add("padding_after_quant", OptionType::boolean, "false",
+        "pad the quantized input instead of the float one");
+  return all;
+}
+
+std::vector<OptionSpec> with_rule_options(std::vector<OptionSpec> own, Role role,
+                                          const std::vector<std::string>& without) {
+  for (OptionSpec& option : rule_options(role, without)) own.push_back(std::move(option));
+  return own;
+}
+
+}  // namespace qtrain::quant
