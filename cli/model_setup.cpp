@@ -167,11 +167,11 @@ void add_from_scratch_options(TrainOptions& options) {
   if (!options.init.empty()) return;
   load_plugins(options.plugin);
   const std::string& name = options.w_quant.empty() ? options.quant : options.w_quant;
-  for (const auto& [key, value] : quant::find_quantizer(name).from_scratch) {
-    const std::string full = "weight." + key;
-    const bool given =
-        std::ranges::any_of(options.set, [&](const Assignment& a) { return a.key == key || a.key == full; });
-    if (!given) options.set.push_back({full, value});
+  for (const auto& option : quant::find_quantizer(name).from_scratch) {
+    const std::string full = "weight." + option.first;
+    const bool given = std::ranges::any_of(
+        options.set, [&](const Assignment& a) { return a.key == option.first || a.key == full; });
+    if (!given) options.set.push_back({full, option.second});
   }
   std::ranges::sort(options.set, {}, &Assignment::key);
 }
