@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -70,7 +71,10 @@ struct Normalize {
     present = constants[1][group] <= least_spread * fabsf(mean) ? 0.0F : 1.0F;
     by_std.set(clip(constants[1][group], 1e-30F, 1e30F));
   }
-  QTRAIN_HOST_DEVICE float forward(float x) const { return present * by_std.divide(x - mean); }
+  QTRAIN_HOST_DEVICE float forward(float x) const {
+    constexpr float most = std::numeric_limits<float>::max();  // a difference may overflow
+    return present * by_std.divide(clip(x - mean, -most, most));
+  }
   QTRAIN_HOST_DEVICE float backward(float /*x*/, float g) const { return present * by_std.divide(g); }
 };
 
