@@ -111,6 +111,7 @@ Json list_quantizers() {
 }
 
 std::string rule_text(const Json& rule) {
+  if (describe(quant::float_edge) == rule) return "float";
   std::string parts = rule["quantize_input"].get<bool>() ? "" : "input not quantized";
   if (rule["least_weight_bits"] > 1)
     parts += fmt::format("{}weights of at least {} bits", parts.empty() ? "" : ", ",

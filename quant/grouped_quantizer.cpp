@@ -135,7 +135,7 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   pads_after_ = flag(o, "padding_after_quant");
   loss_alpha_ = real(o, "quant_loss_alpha", 1);
   if (o.has("quant_loss")) loss_kind_ = parse_quantization_loss(o.choice("quant_loss"));
-  require(levels_ == 0 || levels_ >= 2, op, "option 'levels'", std::to_string(levels_), "0, or 2 and more");
+  check_levels(spec.bits);
   require(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
   require(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
   require(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
@@ -155,10 +155,21 @@ std::string GroupedQuantizer::kind() const {
 }
 
 std::string GroupedQuantizer::describe() const {
-  std::string text =
-      levels_ > 0 ? fmt::format("{}, {} levels", op_, levels_) : fmt::format("{}, {} bits", op_, bits());
+  std::string text = levels_ > 0 && bits() < float_bits ? fmt::format("{}, {} levels", op_, levels_)
+                                                        : fmt::format("{}, {} bits", op_, bits());
   if (groups_ > 1) text += fmt::format(", {} groups", groups_);
   return text;
+}
+
+void GroupedQuantizer::set_bits(int bits) {
+  check_levels(bits);
+  Quantizer::set_bits(bits);
+}
+
+void GroupedQuantizer::check_levels(int bits) const {
+  const std::int64_t most = std::int64_t{1} << std::clamp(bits, 1, float_bits);
+  require(levels_ == 0 || (levels_ >= 2 && levels_ <= most), op_, "option 'levels'", std::to_string(levels_),
+          fmt::format("0, or 2 to {} at {} bits", most, bits));
 }
 
 std::int64_t GroupedQuantizer::levels() const {
@@ -210,7 +221,7 @@ Tensor GroupedQuantizer::forward(const Tensor& x) {
 }
 
 Tensor GroupedQuantizer::apply(const Tensor& x) {
-  if (levels_ == 0 && bits() >= float_bits) return x;
+  if (bits() >= float_bits) return x;
   const Grouping grouping = grouping_of(op_, x, role_, groups_);
   Tensor normalized = x;
   Spread spread;

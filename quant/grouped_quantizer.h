@@ -31,12 +31,13 @@ class GroupedQuantizer : public Quantizer {
   bool pads_first() const override;
   std::string kind() const override;
   std::string describe() const override;
+  void set_bits(int bits) override;
 
   std::string_view op() const { return op_; }
   Role role() const { return role_; }
   LayerKind layer() const { return layer_; }
   std::int64_t groups() const { return groups_; }
-  // L: the option, or 2^bits.
+  // L: the option, 2 ... 2^bits, or 2^bits.
   std::int64_t levels() const;
   // Codes from 0 (or from -1, ... of a full range) to the top.
   bool half_range() const { return half_range_; }
@@ -60,6 +61,7 @@ class GroupedQuantizer : public Quantizer {
 
  private:
   Tensor apply(const Tensor& x);
+  void check_levels(int bits) const;
   bool warming_up() const;
 
   std::string_view op_;

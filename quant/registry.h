@@ -16,6 +16,8 @@ struct EdgeRule {
   bool quantize_input = true;
   int least_weight_bits = 1;
 };
+// The layer stays float.
+inline constexpr EdgeRule float_edge = {.quantize_input = false, .least_weight_bits = float_bits};
 
 struct QuantizerInfo {
   std::string name;

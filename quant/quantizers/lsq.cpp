@@ -260,11 +260,11 @@ class LsqStep final : public GroupedQuantizer {
       if (spec.options.choice(option) != "none")
         refuse(op, std::string("option '") + option + "' has no meaning beside parametrization=step",
                spec.options.choice(option), "none");
-    check_levels(levels());
+    require_both_sides(levels());
   }
 
   void set_bits(int bits) override {
-    if (!has_levels_ && bits == 1) check_levels(2);
+    if (!has_levels_ && bits == 1) require_both_sides(2);
     GroupedQuantizer::set_bits(bits);
   }
 
@@ -286,7 +286,7 @@ class LsqStep final : public GroupedQuantizer {
     return add_parameter("step", step);
   }
 
-  void check_levels(std::int64_t levels) const {
+  void require_both_sides(std::int64_t levels) const {
     if (signed_ && levels < 3)
       refuse(op(), "a step needs levels on both sides of 0", std::to_string(levels) + " levels",
              "2 bits, or 3 levels, at least");
@@ -388,9 +388,8 @@ const Registration registration{{
       return std::make_shared<LsqClip>(op_name(spec.role), spec);
     },
     .roles = {Role::weight, Role::activation, Role::output},
-    // As in the paper: pixels have 8 bits anyway, and the first and last layer's weights keep at least 8.
-    .first_layer = {.quantize_input = false, .least_weight_bits = 8},
-    .last_layer = {.quantize_input = true, .least_weight_bits = 8},
+    .first_layer = float_edge,
+    .last_layer = float_edge,
     .output_options = options(Role::output),
 }};
 
