@@ -56,17 +56,28 @@ LayerKind layer_kind(const GoldenCase& golden, const std::string& tensor) {
 // Notes of a case that are no options: they follow from its tensors and its other options.
 const std::set<std::string> facts = {"layer", "fan", "grad_factor", "qn", "qp", "signed", "iteration"};
 
+// `options` without those that the quantizer doesn't have in this role and that the case says are off.
+Texts applicable(Texts options, const quant::QuantizerInfo& info, Role role) {
+  const auto& specs = info.options(role);
+  std::erase_if(options, [&](const auto& option) {
+    const auto& [name, value] = option;
+    return (value == "none" || value == "false") &&
+           std::ranges::find(specs, name, &quant::OptionSpec::name) == specs.end();
+  });
+  return options;
+}
+
 // The weight's own shape; one sample with one pixel of an input or output.
 Shape parameter_basis(const Tensor& x, Role role) {
   if (role == Role::weight || role == Role::bias) return x.shape();
   return x.rank() == 4 ? Shape{1, x.dim(1), 1, 1} : Shape{1, x.rank() > 1 ? x.dim(1) : 1};
 }
 
-// One quantizer; all options but the facts are its own. `iteration` is its number of earlier training
-// forwards, where it counts them.
+// One quantizer; all options but the facts, and what is off anyway, are its own. `iteration` is its number of
+// earlier training forwards, where it counts them.
 TensorMap run_quantizer(const Request& request, Role role) {
   const GoldenCase& golden = request.golden;
-  Texts options = golden.options;
+  Texts options = applicable(golden.options, quant::find_quantizer(request.quantizer), role);
   for (const std::string& fact : facts) options.erase(fact);
   const auto x = golden.tensors.find("x");
   if (x == golden.tensors.end()) throw FormatError({golden.name, "no tensor 'x'", "", "", ""});

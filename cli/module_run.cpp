@@ -64,8 +64,14 @@ TensorMap run_module(Module& module, const TensorMap& tensors, bool training, De
   Tensor x = required(tensors, "x", where).clone().to(device);
   if (differentiates) x.set_requires_grad(true);
 
+  const NamedTensors parameters = module.named_parameters();
+  std::vector<std::uint64_t> versions;
+  for (const NamedTensor& p : parameters) versions.push_back(p.tensor.storage_version());
   const Tensor y = module.forward(x);
   TensorMap results{{"y", y.detach()}};
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (parameters[i].tensor.storage_version() != versions[i])
+      results["param_after." + parameters[i].name] = parameters[i].tensor.detach();
   for (const NamedTensor& t : module.named_buffers()) results["state_after." + t.name] = t.tensor;
   if (!differentiates) return results;
 
@@ -76,7 +82,7 @@ TensorMap run_module(Module& module, const TensorMap& tensors, bool training, De
   const bool passed_through = y.producer() == nullptr;
   if (!passed_through) Tape::backward(y, grad_y);
   results["grad_x"] = passed_through ? grad_y : gradient_of(x);
-  for (const NamedTensor& p : module.named_parameters()) results["grad." + p.name] = gradient_of(p.tensor);
+  for (const NamedTensor& p : parameters) results["grad." + p.name] = gradient_of(p.tensor);
   return results;
 }
 

@@ -1,6 +1,7 @@
 // One forward and one backward of a module on tensors with the names of golden cases:
 //   in   x, param.P and state.S (values for the module's parameters and buffers), grad_y
-//   out  y, state_after.S; where grad_y was given, grad_x and grad.P (zero where the parameter was not used)
+//   out  y, state_after.S; param_after.P of parameters that the forward itself moved; where grad_y was given,
+//        grad_x and grad.P (zero where the parameter was not used)
 #pragma once
 
 #include <string>

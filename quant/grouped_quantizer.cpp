@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <utility>
 
 #include "engine/core/error.h"
@@ -55,6 +57,10 @@ Spread spread_of(const Tensor& x, const Grouping& grouping) {
 // --- the rules' scalar math
 // ------------------------------------------------------------------------------------------------------------
 
+// The mean of n equal values is rounded, by up to about 4e-6 of them: less spread than this share of the mean
+// is none.
+constexpr float least_spread = 1e-5F;
+
 // (x - mean) / std; a group without spread becomes 0, with gradient 0.
 struct Normalize {
   std::array<const float*, 2> constants{};
@@ -62,10 +68,13 @@ struct Normalize {
   Divisor by_std;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) {
     mean = constants[0][group];
-    present = constants[1][group] == 0 ? 0.0F : 1.0F;
+    present = constants[1][group] <= least_spread * fabsf(mean) ? 0.0F : 1.0F;
     by_std.set(clip(constants[1][group], 1e-30F, 1e30F));
   }
-  QTRAIN_HOST_DEVICE float forward(float x) const { return present * by_std.divide(x - mean); }
+  QTRAIN_HOST_DEVICE float forward(float x) const {
+    constexpr float most = std::numeric_limits<float>::max();  // a difference may overflow
+    return present * by_std.divide(clip(x - mean, -most, most));
+  }
   QTRAIN_HOST_DEVICE float backward(float /*x*/, float g) const { return present * by_std.divide(g); }
 };
 
@@ -110,14 +119,14 @@ void require(bool holds, std::string_view op, const std::string& what, const std
 
 }  // namespace
 
-GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spec)
+GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spec, std::int64_t usual_groups)
     : Quantizer(spec.bits), op_(op), role_(spec.role), layer_(spec.layer) {
   const Options& o = spec.options;
   levels_ = integer(o, "levels");
-  groups_ = resolve_groups(integer(o, "groups"), spec);
+  groups_ = resolve_groups(integer(o, "groups"), spec, usual_groups);
   half_range_ = flag(o, "half_range");
   normalizes_ = o.has("adaptive") && o.choice("adaptive") == "var-mean";
-  norm_groups_ = integer(o, "norm_groups") == 0 ? groups_ : integer(o, "norm_groups");
+  norm_groups_ = normalizes_ ? resolve_groups(integer(o, "norm_groups"), spec, groups_) : 1;
   restores_ = normalizes_ && flag(o, "restore");
   stable_ = integer(o, "stable");
   correlate_ = real(o, "correlate", -1);
@@ -130,7 +139,6 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   require(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
   require(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
   require(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
-  require(norm_groups_ >= 1, op, "option 'norm_groups'", std::to_string(norm_groups_), "0 or more");
   if (flag(o, "gamma")) gamma_ = &add_group_parameter("gamma", 1);
   if (stable_ > 0) count_forwards();
 }
@@ -207,8 +215,9 @@ Tensor GroupedQuantizer::forward(const Tensor& x) {
     ++*forwards_->data<std::int64_t>();
     forwards_->bump_version();
   }
-  if (!needs_row_major(x, role_, groups_)) return apply(x);
-  return reshape(apply(reshape(x, {groups_, -1})), x.shape().dims());
+  const std::int64_t rows = std::lcm(groups_, norm_groups_);  // both kinds of groups are whole rows
+  if (!needs_row_major(x, role_, rows)) return apply(x);
+  return reshape(apply(reshape(x, {rows, -1})), x.shape().dims());
 }
 
 Tensor GroupedQuantizer::apply(const Tensor& x) {
@@ -228,7 +237,7 @@ Tensor GroupedQuantizer::apply(const Tensor& x) {
   }
   Tensor y = quantize(normalized, grouping);
   if (gamma_ != nullptr) y = fake_quantize<1>(op_, y, Gain(), {*gamma_}, grouping);
-  if (prox_ > 0) y = mixed(normalized, y, prox_);
+  if (prox_ > 0 && is_training()) y = mixed(normalized, y, prox_);
   if (loss_kind_ != QuantizationLoss::none && is_training() && Tape::recording())
     loss_ = scale(quantization_loss(loss_kind_, normalized, y), static_cast<float>(loss_alpha_));
   if (restores_) y = fake_quantize<0>(op_, y, Restore(), {}, norm_grouping, {spread.mean, spread.std});
@@ -273,7 +282,7 @@ std::vector<OptionSpec> rule_options(Role role, const std::vector<std::string>& 
     add("adaptive", OptionType::choice, "none", "var-mean: normalize each group of weights first",
         {"none", "var-mean"});
     add("norm_groups", OptionType::integer, "0",
-        "groups of that normalization; 0: as groups; 1: the whole tensor");
+        "groups of that normalization, as above; 0: those of the quantizer; 1: the whole tensor");
     add("restore", OptionType::boolean, "false", "undo that normalization after quantization");
   }
   if (role != Role::activation)

@@ -5,12 +5,12 @@
 //   while warming up            stable = S: the first S training forwards return x', and move clips
 //   y  = quantize(x')
 //   y  = gamma y                gamma: learned, one a group
-//   y  = prox x' + (1 - prox) y prox
+//   y  = prox x' + (1 - prox) y prox, in training; evaluation is of the quantized network
 //   loss += alpha f(x', y)      quant_loss
 //   y  = std y + mean           restore
 //
-// std has the divisor n - 1; a group without spread has x' = 0. Everything is a sequence of ops whose outputs
-// are made again in backward, so only x itself is kept.
+// std has the divisor n - 1; a group without spread, up to the rounding of its mean, has x' = 0. Everything
+// is a sequence of ops whose outputs are made again in backward, so only x itself is kept.
 #pragma once
 
 #include "quant/groups.h"
@@ -20,8 +20,9 @@ namespace qtrain::quant {
 
 class GroupedQuantizer : public Quantizer {
  public:
-  // `op` names the quantizer in messages: "lsq weight". It is kept: a literal.
-  GroupedQuantizer(std::string_view op, const QuantizerSpec& spec);
+  // `op` names the quantizer in messages: "lsq weight". It is kept: a literal. `usual_groups`: what the
+  // option groups=0 means, where it isn't what resolve_groups() takes for usual.
+  GroupedQuantizer(std::string_view op, const QuantizerSpec& spec, std::int64_t usual_groups = 0);
 
   Tensor forward(const Tensor& x) final;
   Tensor take_loss() final;
@@ -40,7 +41,7 @@ class GroupedQuantizer : public Quantizer {
   std::int64_t levels() const;
   // Codes from 0 (or from -1, ... of a full range) to the top.
   bool half_range() const { return half_range_; }
-  // Training forwards that came before this one. Only counted where something depends on it.
+  // Training forwards until now, a running one included. Only counted where something depends on it.
   std::int64_t forwards() const;
 
  protected:

@@ -11,10 +11,10 @@ bool is_channelwise(Role role) {
 
 }  // namespace
 
-std::int64_t resolve_groups(std::int64_t asked, const QuantizerSpec& spec) {
+std::int64_t resolve_groups(std::int64_t asked, const QuantizerSpec& spec, std::int64_t usual) {
   const Shape& shape = spec.shape;
   const bool convolution = shape.rank() == 4;
-  const std::int64_t usual = spec.role == Role::weight && convolution ? shape[0] : 1;
+  if (usual == 0) usual = spec.role == Role::weight && convolution ? shape[0] : 1;
   std::int64_t units = shape[0];  // what a group holds a whole number of
   if (is_channelwise(spec.role)) units = shape.rank() > 1 ? shape[1] : 1;
   if (spec.role == Role::weight && convolution) units = shape[0] * shape[1];

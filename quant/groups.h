@@ -10,10 +10,10 @@
 namespace qtrain::quant {
 
 // The number of groups that an option asks for: n; -k for groups of k kernels ([kh, kw] slices; rows of a
-// linear weight); 0 for the usual: one an output channel for the weights of convolutions, else one. A number
-// that doesn't divide the kernels (channels of inputs and outputs) counts as 0, so that one setting can serve
-// a network whose layers differ.
-std::int64_t resolve_groups(std::int64_t asked, const QuantizerSpec& spec);
+// linear weight); 0 for `usual`, or where that is 0 too, for one an output channel of the weights of
+// convolutions, else one. A number that doesn't divide the kernels (channels of inputs and outputs) counts as
+// 0, so that one setting can serve a network whose layers differ.
+std::int64_t resolve_groups(std::int64_t asked, const QuantizerSpec& spec, std::int64_t usual = 0);
 
 Shape parameter_shape(Role role, std::int64_t groups);
 

@@ -38,7 +38,7 @@ struct Slope {
       for_x = 2.0F * side * share;
       for_y = -for_x;
     }
-    if (kind == QuantizationLoss::qdl && sums[1] > 0) {
+    if (kind == QuantizationLoss::qdl && sums[1] != 0) {
       const float ratio = sums[0] / sums[1];
       const float sign = g * sign_of(ratio - 1.0F);
       for_x = of_x ? 0.0F : sign / sums[1];
@@ -110,7 +110,7 @@ Tensor quantization_loss(QuantizationLoss kind, const Tensor& x, const Tensor& y
   map(
       stream, 1,
       [is_ratio, share] QTRAIN_LAMBDA(float a, float b) {
-        if (is_ratio) return b > 0 ? fabsf(a / b - 1.0F) : 0.0F;
+        if (is_ratio) return b != 0 ? fabsf(a / b - 1.0F) : 0.0F;
         return a * share;
       },
       loss.data<float>(), sums.data<float>(), sums.data<float>() + 1);

@@ -28,17 +28,21 @@ std::vector<Found> layers_to_quantize(Module& network) {
 // How one layer is quantized.
 struct Plan {
   bool leave_float = false;
+  bool quantize_weight = true;
   bool quantize_input = true;
   int weight_bits = 0;
 };
 
 Plan plan_for(const WrapOptions& options, const EdgeOptions* edge, const EdgeRule& rule) {
-  Plan plan{.leave_float = false, .quantize_input = true, .weight_bits = options.weight_bits};
+  Plan plan{.weight_bits = options.weight_bits};
   if (edge == nullptr) return plan;
   switch (edge->treatment) {
     case EdgeTreatment::automatic:
       plan.quantize_input = rule.quantize_input;
       plan.weight_bits = std::max(plan.weight_bits, rule.least_weight_bits);
+      // A quantizer that the rule leaves nothing to do would only add parameters without a gradient.
+      plan.quantize_weight = rule.least_weight_bits < float_bits || edge->weight_bits;
+      plan.leave_float = !plan.quantize_weight && !plan.quantize_input;
       break;
     case EdgeTreatment::weight_only:
       plan.quantize_input = false;
@@ -66,7 +70,7 @@ std::shared_ptr<Module> quantized_form(Module& layer, const WrapOptions& options
   const std::int64_t inputs = conv != nullptr ? conv->in_channels() : linear->in_features();
   const std::string bias_quantizer = bias_quantizer_of(options);
   LayerQuantizers quantizers;
-  if (options.weight_quantizer != "none")
+  if (options.weight_quantizer != "none" && plan.quantize_weight)
     quantizers.weight = make_quantizer(options.weight_quantizer, Role::weight, plan.weight_bits, kind,
                                        options.weight_options, weight.shape());
   if (bias_quantizer != "none" && bias.defined())

@@ -5,9 +5,9 @@
 //   map_reduce_groups<K>(stream, n, grouping, f, sums, out, in...)  as map_reduce; sums[k * groups + group]
 //   reduce_groups<K, Combine>(stream, n, grouping, f, results, in...)  as reduce; results likewise
 //
-// `void prepare(std::int64_t group)` of a functor reads what belongs to one group; `void prepare()` still
-// works where all groups share it. One group is the plain machinery: the same order of summation, the same
-// speed.
+// `void prepare(std::int64_t group)` of a functor reads what belongs to one group, and is called again for
+// the next one; `void prepare()` still works where all groups share it. One group is the plain machinery: the
+// same order of summation, the same speed.
 #pragma once
 
 #include <vector>
