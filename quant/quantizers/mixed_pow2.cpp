@@ -47,23 +47,23 @@ struct MixedPow2Math {
       case Form::b_xmax:
         high = nearest_power(p1.value);
         low = clip(high * power_of_two(1 - codes), smallest_power, high);
-        l1 = low / p1.value;
+        l1 = within(low) * (low / p1.value);
         h1 = high / p1.value;
-        l0 = -low * codes * (ln_2 * ln_2);
+        l0 = -within(low) * low * codes * (ln_2 * ln_2);
         break;
       case Form::b_xmin:
         low = nearest_power(p1.value);
         high = clip(low * power_of_two(codes - 1), low, largest_power);
         l1 = low / p1.value;
-        h1 = high / p1.value;
-        h0 = high * codes * (ln_2 * ln_2);
+        h1 = within(high) * (high / p1.value);
+        h0 = within(high) * high * codes * (ln_2 * ln_2);
         break;
       case Form::b_range:
         high = power_of_two(round_half_away(p1.value));
         low = clip(high * power_of_two(1 - codes), smallest_power, high);
-        l1 = low * ln_2;
+        l1 = within(low) * low * ln_2;
         h1 = high * ln_2;
-        l0 = -low * codes * (ln_2 * ln_2);
+        l0 = -within(low) * low * codes * (ln_2 * ln_2);
         break;
     }
     l0 *= p0.alive;
@@ -73,6 +73,10 @@ struct MixedPow2Math {
     prune = zero ? low * sqrt_half : 0.0F;
   }
 
+  // 0 for a level that was kept from overflow: it depends on nothing.
+  QTRAIN_HOST_DEVICE static float within(float level) {
+    return level > smallest_power && level < largest_power ? 1.0F : 0.0F;
+  }
   QTRAIN_HOST_DEVICE float unsigned_or_not(float x) const { return !sign && x < 0 ? 0.0F : x; }
   QTRAIN_HOST_DEVICE bool is_low(float a) const { return a < low && a >= prune; }
   QTRAIN_HOST_DEVICE bool is_between(float a) const { return a >= low && a < high; }
