@@ -54,7 +54,7 @@ LayerKind layer_kind(const GoldenCase& golden, const std::string& tensor) {
 }
 
 // Notes of a case that are no options: they follow from its tensors and its other options.
-const std::set<std::string> facts = {"layer", "fan", "grad_factor", "qn", "qp", "signed", "iteration"};
+const std::set<std::string> facts = {"layer", "fan", "grad_factor", "qn", "qp", "signed", "iteration", "of"};
 
 // `options` without those that the quantizer doesn't have in this role and that the case says are off.
 Texts applicable(Texts options, const quant::QuantizerInfo& info, Role role) {
@@ -87,6 +87,26 @@ TensorMap run_quantizer(const Request& request, Role role) {
   for (const NamedTensor& t : quantizer->named_buffers())
     if (t.name == "forwards") *t.tensor.data<std::int64_t>() = number(golden, "iteration", 0);
   return run_module(*quantizer, golden.tensors, golden.training, request.device, golden.name);
+}
+
+// What the learned numbers of a quantizer for `of` start as, from its first weights x (activations need
+// none).
+TensorMap run_initial(const Request& request) {
+  const GoldenCase& golden = request.golden;
+  Texts options = golden.options;
+  for (const std::string& fact : facts) options.erase(fact);
+  const auto of = golden.options.find("of");
+  const Role role = of == golden.options.end() ? Role::weight : quant::parse_role(of->second);
+  const auto given = golden.tensors.find("x");
+  const Tensor x = given == golden.tensors.end() ? Tensor::zeros({1, 1}) : given->second;
+  const auto quantizer = quant::make_quantizer(request.quantizer, role, bits_of(golden),
+                                               layer_kind(golden, "x"), options, parameter_basis(x, role));
+  quantizer->to(request.device);
+  const NoGradGuard no_grad;
+  quantizer->forward(x.to(request.device));
+  TensorMap results;
+  for (const NamedTensor& p : quantizer->named_parameters()) results["param." + p.name] = p.tensor;
+  return results;
 }
 
 // --- whole layers
@@ -213,6 +233,7 @@ const std::vector<Runner>& runners() {
       {"output", [](const Request& request) { return run_quantizer(request, Role::output); }},
       {"bias", [](const Request& request) { return run_quantizer(request, Role::bias); }},
       {"layer", run_layer},
+      {"init", run_initial},
   };
   return table;
 }

@@ -101,6 +101,8 @@ const std::vector<Exemption>& exemptions() {
       {Property::uses_levels, "the first step is 2 mean|x| / sqrt(Qp), so many bits reach beyond the values",
        [](const Subject& s) { return s.option_is("parametrization", "step"); }},
       {Property::derivative, "the scale counts as a constant", rescales},
+      {Property::uses_levels, "most powers of two are smaller than all values",
+       [](const Subject& s) { return s.quantizer == "pow2" || s.quantizer == "mixed-pow2"; }},
       {Property::finite_for_huge, "the standard deviation of the weights themselves overflows float32",
        [](const Subject& s) {
          return s.option_is("rescale", "stddev") || s.option_is("rescale_conv", "stddev");
