@@ -28,19 +28,24 @@ std::vector<std::string> families() {
   return names;
 }
 
+// Joint training, divergences, searches, sizes and projections of whole networks: no quantizer's own.
+bool belongs_to_search(const CaseCheck& one) {
+  return std::set<std::string>{"joint", "kl", "search", "size", "project"}.contains(one.role);
+}
+
 class GoldenFamilies : public testing::TestWithParam<std::string> {};
 
 TEST_P(GoldenFamilies, EveryCaseIsWithinTolerance) {
   const FamilyCheck check = check_family(load_golden_family(golden(GetParam() + ".json")), Device{});
   EXPECT_GT(check.cases.size(), 0U);
   for (const CaseCheck& one : check.cases) {
-    EXPECT_EQ(one.outcome, Outcome::passed) << one.name << " " << one.reason;
+    EXPECT_EQ(one.outcome, belongs_to_search(one) ? Outcome::not_run : Outcome::passed)
+        << one.name << " " << one.reason;
     for (const TensorCheck& tensor : one.tensors)
       EXPECT_LE(tensor.share(), 1) << one.name << " " << tensor.name;
   }
 }
 
-<<<<<<< HEAD
 INSTANTIATE_TEST_SUITE_P(Golden, GoldenFamilies, testing::ValuesIn(families()), [](const auto& tested) {
   std::string name = tested.param;
   std::ranges::replace(name, '-', '_');
@@ -86,25 +91,19 @@ TEST(Golden, ParametersAfterTheForwardAreCompared) {
   EXPECT_EQ(check_family(family, Device{}).cases[0].tensors.size(), check.cases[0].tensors.size());
 }
 
-=======
-// Grids of fixed and of learned numbers. Whole networks' sizes and projections (roles size and project)
-// belong to the search for bit-widths, not to a quantizer.
-TEST(Golden, EveryCaseOfTheGridQuantizersIsWithinTolerance) {
+// Grids of fixed and of learned numbers.
+TEST(Golden, GridQuantizersUseASmallShareOfTheTolerance) {
   const std::map<std::string, std::size_t> expected = {
       {"fixed-point", 7}, {"pow2", 6}, {"mixed-uniform", 18}, {"mixed-pow2", 15}};
   for (const auto& [name, count] : expected) {
     const FamilyCheck check = check_family(load_golden_family(golden(name + ".json")), Device{});
     EXPECT_EQ(check.count(Outcome::passed), count) << name;
-    for (const CaseCheck& one : check.cases) {
-      const bool of_networks = one.role == "size" || one.role == "project";
-      EXPECT_EQ(one.outcome, of_networks ? Outcome::not_run : Outcome::passed) << one.name << one.reason;
+    for (const CaseCheck& one : check.cases)
       for (const TensorCheck& tensor : one.tensors)
         EXPECT_LE(tensor.share(), 0.06) << one.name << " " << tensor.name;
-    }
   }
 }
 
->>>>>>> 9923178bde208d9c3a58f78b0294077e2b9a5b07
 TEST(Golden, RolesHaveTheTensorsTheyShould) {
   const FamilyCheck check = check_family(load_golden_family(golden("sat.json")), Device{});
   std::map<std::string, std::size_t> tensors;
