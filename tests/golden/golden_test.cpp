@@ -1,7 +1,8 @@
-// The golden family of sat, recorded from the reference implementation, and how `qtrain verify` reports on
+// The golden families, recorded from the reference implementations, and how `qtrain verify` reports on
 // families that fail, can't be run or can't be read.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 
@@ -19,7 +20,30 @@ std::string golden(const std::string& name) {
   return std::string(QTRAIN_TESTS_FOLDER) + "/golden/" + name;
 }
 
-TEST(Golden, EveryCaseOfSatIsWithinTolerance) {
+std::vector<std::string> all_families() {
+  std::vector<std::string> names;
+  for (const auto& file : std::filesystem::directory_iterator(golden("")))
+    if (file.path().extension() == ".json") names.push_back(file.path().stem().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class GoldenFamilies : public testing::TestWithParam<std::string> {};
+
+TEST_P(GoldenFamilies, EveryCaseIsWithinTolerance) {
+  const FamilyCheck check = check_family(load_golden_family(golden(GetParam() + ".json")), Device{});
+  EXPECT_FALSE(check.cases.empty());
+  for (const CaseCheck& one : check.cases)
+    EXPECT_EQ(one.outcome, Outcome::passed) << one.name << " " << one.reason;
+}
+
+INSTANTIATE_TEST_SUITE_P(Folder, GoldenFamilies, testing::ValuesIn(all_families()), [](const auto& tested) {
+  std::string name = tested.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+TEST(Golden, SatIsFarCloserThanRequired) {
   const FamilyCheck check = check_family(load_golden_family(golden("sat.json")), Device{});
   EXPECT_EQ(check.cases.size(), 54U);
   for (const CaseCheck& one : check.cases) {

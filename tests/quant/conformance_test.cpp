@@ -92,14 +92,19 @@ bool rescales(const Subject& s) {
                     s.option_is("rescale_conv", "constant") || s.option_is("rescale_conv", "stddev"));
 }
 
+bool maps_by_tanh(const Subject& s) {
+  return s.quantizer == "sat" || s.quantizer == "dorefa" || s.quantizer == "pact";
+}
+
 const std::vector<Exemption>& exemptions() {
   static const std::vector<Exemption> all = {
       {Property::idempotent, "tanh and the largest weight change with the tensor",
-       [](const Subject& s) { return s.quantizer == "sat" && s.role == Role::weight; }},
+       [](const Subject& s) { return s.role == Role::weight && maps_by_tanh(s); }},
       {Property::derivative, "the scale counts as a constant", rescales},
       {Property::finite_for_huge, "the standard deviation of the weights themselves overflows float32",
        [](const Subject& s) {
-         return s.option_is("rescale", "stddev") || s.option_is("rescale_conv", "stddev");
+         return s.option_is("rescale", "stddev") || s.option_is("rescale_conv", "stddev") ||
+                s.option_is("adaptive", "var-mean");
        }},
   };
   return all;

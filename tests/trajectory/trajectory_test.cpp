@@ -1,8 +1,8 @@
-// Short training runs recorded from the original public code (AdaBits; PyTorch 1.13, CPU), reproduced step by
-// step: a CIFAR ResNet-20, 12 updates on 12 batches of 32. Low-bit training is chaotic: a different order of
-// summation moves some value over a rounding boundary, and everything after it changes. Each recipe therefore
-// holds `spread`: how far the reference itself moves when its initial weights move by a factor of 1 + 1e-6
-// N(0,1). The measures here are shares of what is allowed:
+// Short training runs recorded from the original public code (AdaBits, QTool; PyTorch 1.13, CPU), reproduced
+// step by step: a CIFAR ResNet-20, 12 updates on 12 batches of 32. Low-bit training is chaotic: a different
+// order of summation moves some value over a rounding boundary, and everything after it changes. Each recipe
+// therefore holds `spread`: how far the reference itself moves when its initial weights move by a factor of 1
+// + 1e-6 N(0,1). The measures here are shares of what is allowed:
 //   loss of a step      tolerance = 5 * (largest spread up to the step), at least 1e-4
 //   sums and L2 norms   5 * (larger of the two numbers' spreads) + 1e-4 * norm
 // Everything stays within 5 spreads; a correct implementation needs about half of them.
@@ -40,15 +40,44 @@ Json read_recipe(const std::string& name) {
 // --- the recipe's network, batches and update rule
 // ---------------------------------------------------------------
 
+using OptionTexts = std::map<std::string, std::string>;
+
+// The named ones of a recipe's settings, as text.
+OptionTexts texts(const Json& settings, const std::vector<std::string>& names) {
+  OptionTexts options;
+  for (const std::string& name : names)
+    options[name] =
+        settings.at(name).is_string() ? settings.at(name).get<std::string>() : settings.at(name).dump();
+  return options;
+}
+
+// How the recipes of a quantizer are written down.
+struct RecipeStyle {
+  std::vector<std::string> weight_options;
+  std::vector<std::string> activation_options;
+  quant::EdgeTreatment first = quant::EdgeTreatment::automatic;
+  quant::EdgeTreatment last = quant::EdgeTreatment::automatic;
+};
+
+const std::map<std::string, RecipeStyle> styles = {
+    {"pact", {{"boundary", "binary", "adaptive"}, {"boundary"}}},
+    {"sat", {{"scheme"}, {"scheme"}, quant::EdgeTreatment::weight_only, quant::EdgeTreatment::full}},
+};
+
 quant::WrapOptions wrap_options(const Json& recipe) {
-  const Json& settings = recipe.at("settings");
+  const std::string quantizer = recipe.at("quantizer");
+  const RecipeStyle& style = styles.at(quantizer);
+  const Json& weight = recipe.at("settings").at("weight");
+  const Json& activation = recipe.at("settings").at("activation");
   quant::WrapOptions options;
-  options.weight_bits = settings.at("weight").at("bits");
-  options.activation_bits = settings.at("activation").at("bits");
-  options.weight_options = {{"scheme", settings.at("weight").at("scheme")}};
-  options.activation_options = {{"scheme", settings.at("activation").at("scheme")}};
-  options.first.treatment = quant::EdgeTreatment::weight_only;
-  options.last.treatment = quant::EdgeTreatment::full;
+  options.weight_quantizer = quantizer;
+  options.activation_quantizer = quantizer;
+  options.weight_bits = weight.at("bits");
+  options.activation_bits = activation.at("bits");
+  options.weight_options = texts(weight, style.weight_options);
+  options.activation_options = texts(activation, style.activation_options);
+  options.first.treatment = style.first;
+  options.last.treatment = style.last;
   return options;
 }
 
@@ -287,7 +316,8 @@ TEST_P(Trajectory, IsReproduced) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory, testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered"),
+INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory,
+                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "dorefa_pact_w3a3"),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace
