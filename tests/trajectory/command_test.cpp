@@ -35,6 +35,9 @@ const std::vector<Recipe> recipes = {
     {"lsq_w4a4",
      "--quant lsq --bits 4 --set weight.boundary=0.5 --set activation.boundary=4 --normalize cifar --lr 0.05 "
      "--weight-decay 1e-4 --weight-decay-on all"},
+    {"dorefa_pact_w3a3",
+     "--quant pact --bits 3 --set activation.boundary=4 --normalize cifar --lr 0.05 --weight-decay 1e-4 "
+     "--weight-decay-on all"},
 };
 
 std::vector<std::string> words(const std::string& line) {

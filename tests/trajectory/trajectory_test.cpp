@@ -63,6 +63,7 @@ const std::map<std::string, RecipeStyle> styles = {
     {"lsq",
      {{"parametrization", "adaptive", "grad_scale", "clamp_grad", "boundary"},
       {"parametrization", "half_range", "groups", "grad_scale", "clamp_grad", "boundary"}}},
+    {"pact", {{"boundary", "binary", "adaptive"}, {"boundary"}}},
     {"sat", {{"scheme"}, {"scheme"}, quant::EdgeTreatment::weight_only, quant::EdgeTreatment::full}},
 };
 
@@ -319,7 +320,8 @@ TEST_P(Trajectory, IsReproduced) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory,
-                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "lsq_w4a4"),
+                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "dorefa_pact_w3a3",
+                                         "lsq_w4a4"),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace
