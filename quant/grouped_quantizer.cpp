@@ -147,8 +147,8 @@ std::string GroupedQuantizer::kind() const {
 }
 
 std::string GroupedQuantizer::describe() const {
-  std::string text =
-      levels_ > 0 ? fmt::format("{}, {} levels", op_, levels_) : fmt::format("{}, {} bits", op_, bits());
+  std::string text = levels_ > 0 && bits() < float_bits ? fmt::format("{}, {} levels", op_, levels_)
+                                                        : fmt::format("{}, {} bits", op_, bits());
   if (groups_ > 1) text += fmt::format(", {} groups", groups_);
   return text;
 }
@@ -201,7 +201,7 @@ Tensor GroupedQuantizer::forward(const Tensor& x) {
 }
 
 Tensor GroupedQuantizer::apply(const Tensor& x) {
-  if (levels_ == 0 && bits() >= float_bits) return x;
+  if (bits() >= float_bits) return x;
   const Grouping grouping = grouping_of(op_, x, role_, groups_);
   Tensor normalized = x;
   Spread spread;
