@@ -43,8 +43,14 @@ struct Step {
   QTRAIN_HOST_DEVICE float scaled(float x) const { return (x - offset) * a; }
 };
 
-QTRAIN_HOST_DEVICE bool within(float u, float low, float high) {
-  return u >= low && u <= high;
+template <int K>
+QTRAIN_HOST_DEVICE Terms<K> first_of(float a, float b, float c) {
+  if constexpr (K == 1)
+    return {a};
+  else if constexpr (K == 2)
+    return {a, b};
+  else
+    return {a, b, c};
 }
 
 template <int count, bool half>
@@ -70,7 +76,12 @@ struct FatnnMath {
   }
   template <int i>
   QTRAIN_HOST_DEVICE bool passes(float x) const {
-    return within(step[i].scaled(x), low<i>, low<i> + 1.0F);
+    if constexpr (i >= steps)
+      return false;
+    else {
+      const float u = step[i].scaled(x);
+      return u >= low<i> && u <= low<i> + 1.0F;
+    }
   }
   QTRAIN_HOST_DEVICE float code(float x) const {
     float q = part<0>(x);
@@ -83,19 +94,10 @@ struct FatnnMath {
   QTRAIN_HOST_DEVICE Mapped<steps> backward(float x, float g) const {
     const float own = g * beta;
     float after = 0;  // sum of m_j a_j of the steps after this one
-    if constexpr (steps == 1) {
-      const float t0 = own * gradient<0>(x, after);
-      return {own * after, {t0}};
-    } else if constexpr (steps == 2) {
-      const float t1 = own * gradient<1>(x, after);
-      const float t0 = own * gradient<0>(x, after);
-      return {own * after, {t0, t1}};
-    } else {
-      const float t2 = own * gradient<2>(x, after);
-      const float t1 = own * gradient<1>(x, after);
-      const float t0 = own * gradient<0>(x, after);
-      return {own * after, {t0, t1, t2}};
-    }
+    const float t2 = own * gradient<2>(x, after);
+    const float t1 = own * gradient<1>(x, after);
+    const float t0 = own * gradient<0>(x, after);
+    return {own * after, first_of<steps>(t0, t1, t2)};
   }
 
  private:
@@ -105,11 +107,14 @@ struct FatnnMath {
   // dq/dalpha_i; adds the step's m a to `after`.
   template <int i>
   QTRAIN_HOST_DEVICE float gradient(float x, float& after) const {
-    const Step s = step[i];
-    const bool inside = passes<i>(x);
-    const float moved = half ? after * s.pull : 0.0F;
-    after += inside ? s.gain * s.a : 0.0F;
-    return s.sign * ((inside ? s.gain * (x - s.offset) : 0.0F) + moved);
+    if constexpr (i < steps) {
+      const Step s = step[i];
+      const bool inside = passes<i>(x);
+      const float moved = half ? after * s.pull : 0.0F;
+      after += inside ? s.gain * s.a : 0.0F;
+      return s.sign * ((inside ? s.gain * (x - s.offset) : 0.0F) + moved);
+    }
+    return 0;
   }
 };
 
@@ -121,14 +126,9 @@ struct PassCounts {
   Math math;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { math.prepare(group); }
   QTRAIN_HOST_DEVICE Terms<Math::steps> operator()(float x) const {
-    const auto one = [](bool passes) { return passes ? 1.0F : 0.0F; };
-    if constexpr (Math::steps == 1)
-      return {one(math.template passes<0>(x))};
-    else if constexpr (Math::steps == 2)
-      return {one(math.template passes<0>(x)), one(math.template passes<1>(x))};
-    else
-      return {one(math.template passes<0>(x)), one(math.template passes<1>(x)),
-              one(math.template passes<2>(x))};
+    return first_of<Math::steps>(math.template passes<0>(x) ? 1.0F : 0.0F,
+                                 math.template passes<1>(x) ? 1.0F : 0.0F,
+                                 math.template passes<2>(x) ? 1.0F : 0.0F);
   }
 };
 
