@@ -67,6 +67,15 @@ Texts applicable(Texts options, const quant::QuantizerInfo& info, Role role) {
   return options;
 }
 
+// Cases also tell what a recording left off; a role that doesn't have it leaves it off too.
+void drop_what_is_off(const std::string& quantizer, Role role, Texts& options) {
+  const auto& specs = quant::find_quantizer(quantizer).options(role);
+  std::erase_if(options, [&](const auto& option) {
+    const bool off = option.second == "none" || option.second == "false";
+    return off && std::ranges::find(specs, option.first, &quant::OptionSpec::name) == specs.end();
+  });
+}
+
 // The weight's own shape; one sample with one pixel of an input or output.
 Shape parameter_basis(const Tensor& x, Role role) {
   if (role == Role::weight || role == Role::bias) return x.shape();
@@ -79,6 +88,7 @@ TensorMap run_quantizer(const Request& request, Role role) {
   const GoldenCase& golden = request.golden;
   Texts options = applicable(golden.options, quant::find_quantizer(request.quantizer), role);
   for (const std::string& fact : facts) options.erase(fact);
+  drop_what_is_off(request.quantizer, role, options);
   const auto x = golden.tensors.find("x");
   if (x == golden.tensors.end()) throw FormatError({golden.name, "no tensor 'x'", "", "", ""});
   const auto quantizer =

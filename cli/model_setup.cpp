@@ -79,6 +79,12 @@ void sort_assignments(const TrainOptions& options, quant::WrapOptions& wrap) {
   }
 }
 
+// The quantizer named for one role; else the common one, where it has that role.
+std::string quantizer_of(const std::string& own, const std::string& common, quant::Role role) {
+  if (!own.empty()) return own;
+  return quant::find_quantizer(common).has_role(role) ? common : "none";
+}
+
 bool belongs_to_quantizer(std::string_view name) {
   return name.find("_quantizer.") != std::string_view::npos;
 }
@@ -144,8 +150,8 @@ LoadReport joined(const std::string& path, LoadReport plain, const LoadReport& o
 
 quant::WrapOptions wrap_options(const TrainOptions& o) {
   quant::WrapOptions wrap;
-  wrap.weight_quantizer = o.w_quant.empty() ? o.quant : o.w_quant;
-  wrap.activation_quantizer = o.a_quant.empty() ? o.quant : o.a_quant;
+  wrap.weight_quantizer = quantizer_of(o.w_quant, o.quant, quant::Role::weight);
+  wrap.activation_quantizer = quantizer_of(o.a_quant, o.quant, quant::Role::activation);
   wrap.output_quantizer = o.o_quant;
   wrap.bias_quantizer = o.b_quant;
   wrap.weight_bits = static_cast<int>(o.weight_bits());

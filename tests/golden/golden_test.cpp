@@ -104,6 +104,15 @@ TEST(Golden, GridQuantizersUseASmallShareOfTheTolerance) {
   }
 }
 
+TEST(Golden, EveryCaseOfFatnnAndTtqIsWithinTolerance) {
+  for (const auto& [name, cases] : std::map<std::string, std::size_t>{{"fatnn", 14}, {"ttq", 12}}) {
+    const FamilyCheck check = check_family(load_golden_family(golden(name + ".json")), Device{});
+    EXPECT_EQ(check.cases.size(), cases);
+    for (const CaseCheck& one : check.cases)
+      EXPECT_EQ(one.outcome, Outcome::passed) << name << " " << one.name << " " << one.reason;
+  }
+}
+
 TEST(Golden, RolesHaveTheTensorsTheyShould) {
   const FamilyCheck check = check_family(load_golden_family(golden("sat.json")), Device{});
   std::map<std::string, std::size_t> tensors;
