@@ -67,7 +67,7 @@ void apply_to_network(const ApplyOptions& options, Device device) {
   NamedTensors tensors;
   std::size_t quantized = 0;
   for (const TensorEntry& entry : file.entries()) {
-    // The optimizer's state belongs to weights that are no more.
+    // The optimizer's state belongs to the weights before.
     if (file.verified() && !entry.name.starts_with("model.")) continue;
     Tensor tensor = to_tensor(entry, file.name());
     if (is_weight(entry.name, tensor)) {
