@@ -233,14 +233,16 @@ TensorMap run_switch_bn(const Request& request) {
   const GoldenCase& golden = request.golden;
   const std::vector<int> widths = numbers(golden, "bits_list");
   const bool shared = flag(golden, "shared_affine");
-  if (!flag(golden, "switchbn"))
-    throw ValueError({golden.name, "one batch norm for all widths", "", "switchbn", ""});
-  const std::int64_t channels = tensor_of(golden, "x").dim(1);
+  const Tensor& x = tensor_of(golden, "x");
+  check::sizes(x.rank() >= 2, golden.name, "x has no channels", x.str(), "[N, C, H, W] or [N, C]");
+  const std::int64_t channels = x.dim(1);
   const BatchNorm2d plain(channels, static_cast<float>(real(golden, "eps", 1e-5)),
                           static_cast<float>(real(golden, "momentum", 0.1)));
-  // At other widths, the recorded code uses the first entry.
+  // At other widths, and where nothing is switched, the recorded code uses the first entry.
   quant::SwitchableBatchNorm2d norm(plain, {golden.name, widths, quant::OutsideList::first}, shared);
-  norm.set_bits(bits_of(golden));
+  const auto switches = golden.options.find("switchbn");
+  norm.set_bits(switches != golden.options.end() && switches->second == "false" ? widths.front()
+                                                                                : bits_of(golden));
 
   const auto per_width = [&](const std::string& name, const Tensor& tensor) {
     return name.find('.') != std::string::npos && tensor.rank() == 2;

@@ -66,6 +66,22 @@ TEST(Golden, RolesOfAfpAndAdabits) {
   EXPECT_EQ(passed, expected);
 }
 
+TEST(Golden, SwitchableBatchNormCasesThatDontFitAreStopped) {
+  GoldenFamily family = load_golden_family(golden("adabits.json"));
+  std::erase_if(family.cases, [](const GoldenCase& one) { return !one.name.starts_with("bn_train"); });
+  ASSERT_EQ(family.cases.size(), 4U);
+  family.cases[0].options["switchbn"] = "false";  // 8 bits have the first entry anyway
+  family.cases[1].options["bits_list"] = "8,6";
+  family.cases[2].options["bits_list"] = "8,6,5,five";
+  family.cases[3].tensors["x"] = Tensor::full({3}, 1);
+  const FamilyCheck check = check_family(family, Device{});
+  EXPECT_EQ(check.cases[0].outcome, Outcome::passed) << check.cases[0].reason;
+  EXPECT_NE(check.cases[1].reason.find("4, 4"), std::string::npos) << check.cases[1].reason;
+  EXPECT_NE(check.cases[2].reason.find("five"), std::string::npos) << check.cases[2].reason;
+  EXPECT_NE(check.cases[3].reason.find("no channels"), std::string::npos) << check.cases[3].reason;
+  EXPECT_EQ(check.count(Outcome::stopped), 3U);
+}
+
 TEST(Golden, SatIsFarCloserThanRequired) {
   const FamilyCheck check = check_family(load_golden_family(golden("sat.json")), Device{});
   EXPECT_EQ(check.cases.size(), 54U);
