@@ -71,6 +71,8 @@ std::string_view type_name(quant::OptionType type) {
       return "N";
     case quant::OptionType::real:
       return "X";
+    case quant::OptionType::integers:
+      return "N,N,...";
     case quant::OptionType::choice:
       break;
   }

@@ -43,14 +43,17 @@ const CommandText eval_text = {"qtrain eval", "Top-1, top-5 and loss of a checkp
 const CommandText list_text = {"qtrain list", "What there is, with options and defaults.",
                                "  qtrain list quantizers"};
 const CommandText apply_text = {
-    "qtrain apply", "Runs one quantizer on a tensor file: y, and with grad_y in the input all gradients.",
+    "qtrain apply",
+    "Runs one quantizer on a tensor file: y, and with grad_y in the input all gradients.\n"
+    "Or overwrites the weights of a trained network.",
     "  qtrain apply --quant sat --role weight --bits 4 --set scheme=original -i x.safetensors -o "
-    "y.safetensors"};
+    "y.safetensors\n"
+    "  qtrain apply --quant afp --bits 5 --network -i runs/A/best.safetensors -o afp5.safetensors"};
 const CommandText verify_text = {
     "qtrain verify",
-    "Runs every case of golden families and prints the largest error of each tensor.\n"
-    "Exit status 1 if any is out of tolerance.",
-    "  qtrain verify golden/sat.json"};
+    "Runs every case of golden families and prints how near each role comes.\n"
+    "Exit status 1 if any case is out of tolerance or stops with an error, 3 if some can't be run here.",
+    "  qtrain verify tests/golden"};
 
 // Parses into `options`; false when the help was printed instead.
 template <class Options>

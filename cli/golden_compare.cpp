@@ -28,11 +28,16 @@ CaseCheck check_case(const GoldenFamily& family, const GoldenCase& golden, Devic
   using Outcome = CaseCheck::Outcome;
   CaseCheck check{
       .name = golden.name, .role = golden.role, .outcome = Outcome::passed, .reason = "", .tensors = {}};
+  check.reason = why_not_run(family, golden);
+  if (!check.reason.empty()) {
+    check.outcome = Outcome::not_run;
+    return check;
+  }
   TensorMap computed;
   try {
     computed = run_golden_case(family, golden, device);
   } catch (const Error& error) {
-    check.outcome = Outcome::not_run;
+    check.outcome = Outcome::stopped;
     check.reason = error.what();
     return check;
   }
@@ -44,7 +49,7 @@ CaseCheck check_case(const GoldenFamily& family, const GoldenCase& golden, Devic
     if (!check.tensors.back().passes()) check.outcome = Outcome::failed;
   }
   if (check.tensors.empty()) {
-    check.outcome = Outcome::not_run;
+    check.outcome = Outcome::stopped;
     check.reason = "the case has no tensor to compare with";
   }
   return check;

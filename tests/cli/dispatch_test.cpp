@@ -85,10 +85,11 @@ TEST_F(Dispatch, ApplyOptionsArrive) {
 }
 
 TEST_F(Dispatch, VerifyTakesFamiliesAndGivesItsOwnStatus) {
-  EXPECT_EQ(run({"verify", "--plugin", "p.so", "a.json", "--json", "b.json"}), 1);
+  EXPECT_EQ(run({"verify", "--plugin", "p.so", "a.json", "--json", "b.json", "--cases"}), 1);
   EXPECT_EQ(verify_.families, (std::vector<std::string>{"a.json", "b.json"}));
   EXPECT_EQ(verify_.plugin, (std::vector<std::string>{"p.so"}));
   EXPECT_TRUE(verify_.json);
+  EXPECT_TRUE(verify_.cases);
 }
 
 TEST_F(Dispatch, HelpAndVersion) {
@@ -111,7 +112,8 @@ TEST_F(Dispatch, MistakesOfTheUserEndWithStatus2) {
   expect_refused({"eval"}, "--checkpoint is missing");
   expect_refused({"list", "modles"}, "did you mean 'models'?");
   expect_refused({"list", "models", "datasets"}, "unexpected argument; got 'datasets'");
-  expect_refused({"apply", "--quant", "sat", "-i", "x", "-o", "y", "--role", "bias"}, "weight|activation");
+  expect_refused({"apply", "--quant", "sat", "-i", "x", "-o", "y", "--role", "gain"},
+                 "weight|activation|output|bias");
   expect_refused({"verify"}, "families is missing");
   expect_refused({"--bits", "0\n"}, "not a whole number");
 }

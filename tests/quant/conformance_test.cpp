@@ -97,8 +97,13 @@ struct Exemption {
   bool (*applies)(const Subject&);
 };
 
+// adabits' weights are sat's.
+bool is_sat_weight(const Subject& s) {
+  return s.role == Role::weight && (s.quantizer == "sat" || s.quantizer == "adabits");
+}
+
 bool rescales(const Subject& s) {
-  if (s.quantizer != "sat" || s.role != Role::weight) return false;
+  if (!is_sat_weight(s)) return false;
   return s.layer == LayerKind::linear
              ? !s.option_is("rescale", "none") || s.option_is("rescale_conv", "none")
              : !s.options.empty() &&
@@ -107,7 +112,7 @@ bool rescales(const Subject& s) {
 }
 
 bool maps_by_tanh(const Subject& s) {
-  return s.quantizer == "sat" || s.quantizer == "dorefa" || s.quantizer == "pact";
+  return s.quantizer == "sat" || s.quantizer == "adabits" || s.quantizer == "dorefa" || s.quantizer == "pact";
 }
 
 const std::vector<Exemption>& exemptions() {
