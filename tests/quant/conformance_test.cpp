@@ -92,10 +92,14 @@ bool rescales(const Subject& s) {
                     s.option_is("rescale_conv", "constant") || s.option_is("rescale_conv", "stddev"));
 }
 
+bool maps_by_tanh(const Subject& s) {
+  return s.quantizer == "sat" || s.quantizer == "dorefa" || s.quantizer == "pact";
+}
+
 const std::vector<Exemption>& exemptions() {
   static const std::vector<Exemption> all = {
       {Property::idempotent, "tanh and the largest weight change with the tensor",
-       [](const Subject& s) { return s.quantizer == "sat" && s.role == Role::weight; }},
+       [](const Subject& s) { return s.role == Role::weight && maps_by_tanh(s); }},
       {Property::idempotent, "mean and standard deviation change with the tensor",
        [](const Subject& s) { return s.option_is("adaptive", "var-mean"); }},
       {Property::uses_levels, "the first step is 2 mean|x| / sqrt(Qp), so many bits reach beyond the values",

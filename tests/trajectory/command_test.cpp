@@ -32,6 +32,9 @@ const std::vector<Recipe> recipes = {
     {"sat_w4a4", sat + "--bits 4 --first-w-bits 4 --last-w-bits 4"},
     {"sat_w2a2_centered",
      sat + "--bits 2 --first-w-bits 2 --last-w-bits 2 --set weight.scheme=centered --set activation.alpha=3"},
+    {"dorefa_pact_w3a3",
+     "--quant pact --bits 3 --set activation.boundary=4 --normalize cifar --lr 0.05 --weight-decay 1e-4 "
+     "--weight-decay-on all"},
     {"lsq_w4a4",
      "--quant lsq --bits 4 --set weight.boundary=0.5 --set activation.boundary=4 --normalize cifar --lr 0.05 "
      "--weight-decay 1e-4 --weight-decay-on all"},
