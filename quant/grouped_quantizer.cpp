@@ -169,7 +169,7 @@ void GroupedQuantizer::set_bits(int bits) {
 void GroupedQuantizer::check_levels(int bits) const {
   const std::int64_t most = std::int64_t{1} << std::clamp(bits, 1, float_bits);
   require(levels_ == 0 || (levels_ >= 2 && levels_ <= most), op_, "option 'levels'", std::to_string(levels_),
-          fmt::format("0, or 2 to {} at {} bits", most, bits));
+          fmt::format("0, or 2 to 2^bits, {}", most));
 }
 
 std::int64_t GroupedQuantizer::levels() const {

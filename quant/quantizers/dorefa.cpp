@@ -35,7 +35,7 @@ struct SignTimesMean {
 
 // A device scalar. Terms are divided before they are summed up, so that huge ones don't overflow.
 Tensor mean_magnitude(const Tensor& x) {
-  const Tensor mean = Tensor::empty({1}, DType::f32, x.device());
+  Tensor mean = Tensor::empty({1}, DType::f32, x.device());
   const float share = 1.0F / static_cast<float>(x.numel());
   reduce<1, Sum>(
       backend(x.device()).stream(), x.numel(),
