@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -319,9 +320,15 @@ TEST_P(Trajectory, IsReproduced) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory,
-                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "dorefa_pact_w3a3",
-                                         "lsq_w4a4"),
+std::vector<std::string> recipes() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(file("")))
+    if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
+  std::ranges::sort(names);
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory, testing::ValuesIn(recipes()),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace
