@@ -91,7 +91,9 @@ Json describe(const std::vector<quant::OptionSpec>& specs) {
 }
 
 Json describe(const quant::EdgeRule& rule) {
-  return {{"quantize_input", rule.quantize_input}, {"least_weight_bits", rule.least_weight_bits}};
+  return {{"quantize", rule.quantize},
+          {"quantize_input", rule.quantize_input},
+          {"least_weight_bits", rule.least_weight_bits}};
 }
 
 Json list_quantizers() {
@@ -111,6 +113,7 @@ Json list_quantizers() {
 }
 
 std::string rule_text(const Json& rule) {
+  if (!rule["quantize"].get<bool>()) return "not quantized";
   std::string parts = rule["quantize_input"].get<bool>() ? "" : "input not quantized";
   if (rule["least_weight_bits"] > 1)
     parts += fmt::format("{}weights of at least {} bits", parts.empty() ? "" : ", ",

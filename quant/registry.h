@@ -13,6 +13,7 @@ namespace qtrain::quant {
 
 // How the first and the last layer of a network differ from the others unless the user says otherwise.
 struct EdgeRule {
+  bool quantize = true;  // false: the layer stays float
   bool quantize_input = true;
   int least_weight_bits = 1;
 };

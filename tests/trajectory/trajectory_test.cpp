@@ -40,15 +40,27 @@ Json read_recipe(const std::string& name) {
 // --- the recipe's network, batches and update rule
 // ---------------------------------------------------------------
 
+// All settings of a role but its bits are options of its quantizer.
+std::map<std::string, std::string> quantizer_options(const Json& settings) {
+  std::map<std::string, std::string> options;
+  for (const auto& [name, value] : settings.items())
+    if (name != "bits") options[name] = value.is_string() ? value.get<std::string>() : value.dump();
+  return options;
+}
+
 quant::WrapOptions wrap_options(const Json& recipe) {
   const Json& settings = recipe.at("settings");
   quant::WrapOptions options;
+  options.weight_quantizer = recipe.at("quantizer");
+  options.activation_quantizer = recipe.at("quantizer");
   options.weight_bits = settings.at("weight").at("bits");
   options.activation_bits = settings.at("activation").at("bits");
-  options.weight_options = {{"scheme", settings.at("weight").at("scheme")}};
-  options.activation_options = {{"scheme", settings.at("activation").at("scheme")}};
-  options.first.treatment = quant::EdgeTreatment::weight_only;
-  options.last.treatment = quant::EdgeTreatment::full;
+  options.weight_options = quantizer_options(settings.at("weight"));
+  options.activation_options = quantizer_options(settings.at("activation"));
+  if (options.weight_quantizer == "sat") {  // the others' own rules are those of their recipes
+    options.first.treatment = quant::EdgeTreatment::weight_only;
+    options.last.treatment = quant::EdgeTreatment::full;
+  }
   return options;
 }
 
@@ -287,7 +299,9 @@ TEST_P(Trajectory, IsReproduced) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory, testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered"),
+INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory,
+                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "dsq_w4a4",
+                                         "dsq_w4a4_bounds", "uniform_w8a8"),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace
