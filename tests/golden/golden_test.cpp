@@ -1,4 +1,4 @@
-// The golden family of sat, recorded from the reference implementation, and how `qtrain verify` reports on
+// The golden families, recorded from the reference implementation, and how `qtrain verify` reports on
 // families that fail, can't be run or can't be read.
 #include <gtest/gtest.h>
 
@@ -27,6 +27,16 @@ TEST(Golden, EveryCaseOfSatIsWithinTolerance) {
     // The scalar math follows the reference's order of operations: far closer than required.
     for (const TensorCheck& tensor : one.tensors)
       EXPECT_LE(tensor.share(), 0.05) << one.name << " " << tensor.name;
+  }
+}
+
+TEST(Golden, EveryCaseOfEveryFamilyIsWithinTolerance) {
+  for (const auto& entry : std::filesystem::directory_iterator(golden(""))) {
+    if (entry.path().extension() != ".json") continue;
+    const FamilyCheck check = check_family(load_golden_family(entry.path().string()), Device{});
+    for (const CaseCheck& one : check.cases)
+      EXPECT_EQ(one.outcome, Outcome::passed)
+          << entry.path().filename().string() << " " << one.name << " " << one.reason;
   }
 }
 

@@ -40,11 +40,15 @@ Json read_recipe(const std::string& name) {
 // --- the recipe's network, batches and update rule
 // ---------------------------------------------------------------
 
-// All settings of a role but its bits are options of its quantizer.
-std::map<std::string, std::string> quantizer_options(const Json& settings) {
+// The settings of a role that are options of its quantizer.
+std::map<std::string, std::string> quantizer_options(const std::string& quantizer, quant::Role role,
+                                                     const Json& settings) {
   std::map<std::string, std::string> options;
-  for (const auto& [name, value] : settings.items())
-    if (name != "bits") options[name] = value.is_string() ? value.get<std::string>() : value.dump();
+  for (const quant::OptionSpec& spec : quant::find_quantizer(quantizer).options(role))
+    if (settings.contains(spec.name)) {
+      const Json& value = settings.at(spec.name);
+      options[spec.name] = value.is_string() ? value.get<std::string>() : value.dump();
+    }
   return options;
 }
 
@@ -55,8 +59,10 @@ quant::WrapOptions wrap_options(const Json& recipe) {
   options.activation_quantizer = recipe.at("quantizer");
   options.weight_bits = settings.at("weight").at("bits");
   options.activation_bits = settings.at("activation").at("bits");
-  options.weight_options = quantizer_options(settings.at("weight"));
-  options.activation_options = quantizer_options(settings.at("activation"));
+  options.weight_options =
+      quantizer_options(options.weight_quantizer, quant::Role::weight, settings.at("weight"));
+  options.activation_options =
+      quantizer_options(options.activation_quantizer, quant::Role::activation, settings.at("activation"));
   if (options.weight_quantizer == "sat") {  // the others' own rules are those of their recipes
     options.first.treatment = quant::EdgeTreatment::weight_only;
     options.last.treatment = quant::EdgeTreatment::full;
