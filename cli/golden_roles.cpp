@@ -141,12 +141,14 @@ TensorMap run_initial(const Request& request) {
 // -----------------------------------------------------------------------------------------------
 
 // Options of a layer case that describe the layer; the others belong to its quantizers.
-const std::set<std::string> layer_options = {"layer",        "stride",   "padding",  "dilation",   "groups",
-                                             "same_padding", "bitw_min", "bita_min", "weight_only"};
+const std::set<std::string> layer_options = {"layer",       "stride",       "padding",       "dilation",
+                                             "groups",      "same_padding", "bitw_min",      "bita_min",
+                                             "weight_only", "bits_weight",  "quantize_input"};
 
 struct QuantizerOptions {
   Texts weight;
   Texts input;
+  Texts bias;
 };
 
 // A quantizer's option stands under its own name, or under `weight_` or `act_` and its name for one role
@@ -171,6 +173,7 @@ QuantizerOptions split_options(const Request& request) {
     if (name.starts_with("act_")) offer(Role::activation, name.substr(4), split.input);
     offer(Role::weight, name, split.weight);
     offer(Role::activation, name, split.input);
+    offer(Role::bias, name, split.bias);
     if (!taken)
       throw ValueError({request.quantizer, fmt::format("unknown option '{}' of a layer", name), "", "", ""});
   }
@@ -186,10 +189,18 @@ quant::LayerQuantizers make_quantizers(const Request& request, LayerKind kind) {
     return static_cast<int>(std::max<std::int64_t>(bits_of(golden), number(golden, name, 0)));
   };
   const int input_bits = flag(golden, "weight_only") ? quant::float_bits : at_least("bita_min");
-  return {
-      .weight =
-          quant::make_quantizer(request.quantizer, Role::weight, at_least("bitw_min"), kind, options.weight),
-      .input = quant::make_quantizer(request.quantizer, Role::activation, input_bits, kind, options.input)};
+  const auto weight_bits = static_cast<int>(number(golden, "bits_weight", at_least("bitw_min")));
+  const auto make = [&](Role role, int bits, const Texts& own) {
+    return quant::make_quantizer(request.quantizer, role, bits, kind, own);
+  };
+  quant::LayerQuantizers quantizers;
+  quantizers.weight = make(Role::weight, weight_bits, options.weight);
+  const auto quantizes_input = golden.options.find("quantize_input");
+  if (quantizes_input == golden.options.end() || quantizes_input->second == "true")
+    quantizers.input = make(Role::activation, input_bits, options.input);
+  if (quant::find_quantizer(request.quantizer).has_role(Role::bias))
+    quantizers.bias = make(Role::bias, weight_bits, options.bias);
+  return quantizers;
 }
 
 std::shared_ptr<Module> make_layer(const Request& request) {
@@ -221,6 +232,7 @@ std::shared_ptr<Module> make_layer(const Request& request) {
 // `alpha` of a case is the layer's `input_quantizer.alpha`; a prefix tells whose it is where both have one.
 std::string module_name(const std::string& golden_name) {
   if (golden_name == "weight" || golden_name == "bias") return golden_name;
+  if (golden_name.starts_with("bias_")) return "bias_quantizer." + golden_name.substr(5);
   if (golden_name.starts_with("weight_")) return "weight_quantizer." + golden_name.substr(7);
   if (golden_name.starts_with("activation_")) return "input_quantizer." + golden_name.substr(11);
   return "input_quantizer." + golden_name;

@@ -376,8 +376,8 @@ const Registration registration{{
     },
     .roles = {Role::weight, Role::activation},
     // No normalization follows the classifier to absorb the scale of the codes; pixels need more levels.
-    .first_layer = {.quantize_input = false, .least_weight_bits = float_bits},
-    .last_layer = {.quantize_input = false, .least_weight_bits = float_bits},
+    .first_layer = float_edge,
+    .last_layer = float_edge,
 }};
 
 }  // namespace

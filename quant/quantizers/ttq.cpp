@@ -220,8 +220,8 @@ const Registration registration{{
     },
     .roles = {Role::weight},
     // As in the paper.
-    .first_layer = {.quantize_input = true, .least_weight_bits = float_bits},
-    .last_layer = {.quantize_input = true, .least_weight_bits = float_bits},
+    .first_layer = {.quantize = false},
+    .last_layer = {.quantize = false},
     // A value collects the gradients of hundreds of weights: at the rate that suits the weights it moves that
     // much faster, and from random weights runs away. See docs/quantizers/ttq.md.
     .from_scratch = {{"grad_scale", "mean"}},

@@ -125,6 +125,8 @@ const std::vector<Exemption>& exemptions() {
        [](const Subject& s) { return s.setting_is("parametrization", "step"); }},
       {Property::idempotent, "the result is a code, or a code times a scale of the batch",
        [](const Subject& s) { return s.quantizer == "fatnn"; }},
+      {Property::idempotent, "the range is measured anew, and its ends are met to rounding error only",
+       [](const Subject& s) { return s.quantizer == "dsq" || s.quantizer == "uniform"; }},
       {Property::derivative, "the scale counts as a constant", rescales},
       {Property::uses_levels, "most powers of two are smaller than all values",
        [](const Subject& s) { return s.quantizer == "pow2" || s.quantizer == "mixed-pow2"; }},

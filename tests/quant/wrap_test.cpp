@@ -143,6 +143,27 @@ TEST(Wrap, FirstAndLastCanBeToldOtherwise) {
   EXPECT_THROW(parse_edge_treatment("half"), ValueError);
 }
 
+// dsq's rule: everything but the last layer.
+TEST(Wrap, ARuleCanLeaveALayerFloat) {
+  const auto wrapped = [](const std::string& activation, const EdgeOptions& last) {
+    auto network = make_network();
+    quantize_network(*network, {.weight_quantizer = "dsq",
+                                .activation_quantizer = activation,
+                                .weight_bits = 4,
+                                .activation_bits = 3,
+                                .last = last});
+    return network;
+  };
+  const auto by_rule = wrapped("dsq", {});
+  EXPECT_EQ(bits_of(*by_rule, "0"), (Bits{4, 3}));
+  EXPECT_EQ(dynamic_cast<QuantizedLayer*>(&*by_rule->child("5")), nullptr);
+  const auto mixed = wrapped("sat", {});  // each side by its own rule
+  EXPECT_EQ(layer(*mixed, "5").weight_quantizer(), nullptr);
+  EXPECT_NE(layer(*mixed, "5").input_quantizer(), nullptr);
+  EXPECT_EQ(bits_of(*wrapped("dsq", {EdgeTreatment::automatic, 8}), "5"), (Bits{8, 0}));
+  EXPECT_EQ(bits_of(*wrapped("dsq", {EdgeTreatment::full}), "5"), (Bits{4, 3}));
+}
+
 TEST(Wrap, OneLayerIsTheFirst) {
   Sequential network{std::make_shared<Linear>(3, 2)};
   quantize_network(network, {.weight_bits = 2});
