@@ -56,17 +56,10 @@ std::string cell(std::string_view text) {
 }
 
 std::string values_text(const quant::OptionSpec& spec) {
-  switch (spec.type) {
-    case quant::OptionType::boolean:
-      return "true, false";
-    case quant::OptionType::integer:
-      return "whole number";
-    case quant::OptionType::real:
-      return "number";
-    case quant::OptionType::choice:
-      break;
-  }
-  return fmt::format("{}", fmt::join(spec.choices, ", "));
+  if (!spec.choices.empty()) return fmt::format("{}", fmt::join(spec.choices, ", "));
+  if (spec.type == quant::OptionType::boolean) return "true, false";
+  if (spec.type == quant::OptionType::real) return "number";
+  return spec.type == quant::OptionType::integer ? "whole number" : "list";
 }
 
 // "weight, activation"
