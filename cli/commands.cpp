@@ -104,6 +104,34 @@ Fields apply_fields(ApplyOptions& o) {
   return grouped("Options", fields);
 }
 
+Fields explain_fields(ExplainOptions& o) {
+  Fields fields = {
+      {.name = "quant",
+       .slot = &o.quant,
+       .help = "quantizer, or several with commas between",
+       .required = true},
+      {.name = "role",
+       .slot = &o.role,
+       .help = "what x is; auto: weights and activations",
+       .choices = {"auto", "weight", "activation", "output", "bias"}},
+      {.name = "bits", .slot = &o.bits, .help = "bit-width", .range = bit_range},
+      {.name = "set", .slot = &o.set, .help = "option of the quantizer"},
+      {.name = "range",
+       .slot = &o.range,
+       .help = "first and last x; nothing: where the quantizer saturates",
+       .value_name = "LOW,HIGH",
+       .count = 2},
+      {.name = "points",
+       .slot = &o.points,
+       .help = "how many x, evenly spaced",
+       .range = {.low = 2, .high = 4001}},
+      {.name = "output", .slot = &o.output, .help = "SVG to write", .value_name = "FILE", .short_name = "o"},
+      {.name = "csv", .slot = &o.csv, .help = "the numbers, a row a point", .value_name = "FILE"},
+  };
+  append(fields, {plugin_field(o.plugin), json_field(o.json)});
+  return grouped("Options", fields);
+}
+
 Fields verify_fields(VerifyOptions& o) {
   return grouped("Options",
                  {{.name = "families",

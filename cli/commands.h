@@ -44,6 +44,19 @@ struct ApplyOptions {
   std::vector<std::string> plugin;
 };
 
+struct ExplainOptions {
+  std::string quant;  // one name, or several separated by commas
+  std::string role = "auto";
+  std::int64_t bits = 4;
+  std::vector<Assignment> set;  // keys may start with `weight.`, `activation.`, ...
+  std::vector<double> range;    // two numbers; empty: what shows the quantizer best
+  std::int64_t points = 801;
+  std::string output;  // SVG
+  std::string csv;
+  bool json = false;
+  std::vector<std::string> plugin;
+};
+
 struct VerifyOptions {
   std::vector<std::string> families;  // NAME.json with NAME.safetensors beside it, or folders of them
   bool cases = false;                 // list every case
@@ -55,12 +68,14 @@ struct VerifyOptions {
 Fields eval_fields(EvalOptions& options);
 Fields list_fields(ListOptions& options);
 Fields apply_fields(ApplyOptions& options);
+Fields explain_fields(ExplainOptions& options);
 Fields verify_fields(VerifyOptions& options);
 
-int run_train(const TrainOptions& options);    // command_train.cpp
-int run_eval(const EvalOptions& options);      // command_eval.cpp
-int run_list(const ListOptions& options);      // command_list.cpp
-int run_apply(const ApplyOptions& options);    // command_apply.cpp
-int run_verify(const VerifyOptions& options);  // command_verify.cpp; 1 and 3 as documented there
+int run_train(const TrainOptions& options);      // command_train.cpp
+int run_eval(const EvalOptions& options);        // command_eval.cpp
+int run_list(const ListOptions& options);        // command_list.cpp
+int run_apply(const ApplyOptions& options);      // command_apply.cpp
+int run_explain(const ExplainOptions& options);  // command_explain.cpp
+int run_verify(const VerifyOptions& options);    // command_verify.cpp; 1 and 3 as documented there
 
 }  // namespace qtrain::cli

@@ -35,6 +35,9 @@ struct QuantizerInfo {
   // Weight options that training from random weights needs, where the defaults (the paper's) suppose
   // pretrained ones.
   std::map<std::string, std::string> from_scratch = {};
+  // Tensors of the input's size that a forward with its backward has in memory at once, in any role, beyond
+  // input, output and the two gradients.
+  int full_size_temporaries = 0;
 
   const std::vector<OptionSpec>& options(Role role) const;
   bool has_role(Role role) const;
@@ -53,6 +56,10 @@ const QuantizerInfo& find_quantizer(std::string_view name);
 std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
                                           const std::map<std::string, std::string>& options = {},
                                           const Shape& shape = {1, 1, 1, 1});
+
+// The bit-width nearest to `wanted` that the quantizer does with default options, the smaller of two; 0 if it
+// has no such role.
+int nearest_bits(const QuantizerInfo& info, Role role, int wanted);
 
 // Loads a shared library whose static Registration objects add quantizers. It stays loaded; loading it
 // again does nothing. IoError if it can't be
