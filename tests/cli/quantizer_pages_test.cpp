@@ -83,5 +83,26 @@ TEST(QuantizerPages, UpdateMendsWhatCheckFinds) {
   EXPECT_EQ(read_file(folder.file("sat.md")), page);
 }
 
+TEST(QuantizerPages, MayServeSeveralQuantizers) {
+  const TemporaryFolder folder;
+  const std::string text = "# none, sat: both\n\nWords about none and sat.\n";
+  write_file(folder.file("both.md"), text);
+  write_file(folder.file("other.md"), "# others\n\nsat\n");
+  write_file(folder.file("README.md"), "# Quantizers\n");
+  for (const quant::QuantizerInfo* info : {&quant::find_quantizer("none"), &quant::find_quantizer("sat")})
+    EXPECT_EQ(page_of(folder.path(), *info).filename(), "both.md");
+  const Quantizers both = {&quant::find_quantizer("none"), &quant::find_quantizer("sat")};
+  EXPECT_TRUE(update_pages(folder.path(), both).empty());
+  EXPECT_TRUE(check_pages(folder.path(), both).empty());
+  const std::string page = read_file(folder.file("both.md"));
+  EXPECT_EQ(page.rfind(text, 0), 0U);
+  for (const std::string name : {"none", "sat"})
+    EXPECT_NE(
+        page.find("\n## Options of " + name + "\n\n<!-- options " + name + " -->\n![" + name + ": y(x)"),
+        std::string::npos)
+        << page;
+  EXPECT_NE(read_file(folder.file("README.md")).find("| [sat](both.md) |"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace qtrain::cli
