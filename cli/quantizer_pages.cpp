@@ -65,6 +65,7 @@ std::string values_text(const quant::OptionSpec& spec) {
 // "weight, activation"
 std::string role_names(const std::vector<Role>& roles) {
   std::vector<std::string_view> names;
+  names.reserve(roles.size());
   for (const Role role : roles) names.push_back(quant::name_of(role));
   return fmt::format("{}", fmt::join(names, ", "));
 }
@@ -257,7 +258,7 @@ std::string option_table(const QuantizerInfo& info) {
 }
 
 std::filesystem::path page_of(const std::filesystem::path& folder, const QuantizerInfo& info) {
-  const std::filesystem::path own = folder / (info.name + ".md");
+  std::filesystem::path own = folder / (info.name + ".md");
   if (std::filesystem::exists(own) || !std::filesystem::exists(folder)) return own;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() != ".md") continue;
