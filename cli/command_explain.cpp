@@ -151,6 +151,7 @@ int run_explain(const ExplainOptions& options) {
   std::vector<QuantizerCurves> all;
   std::vector<CurveRequest> requests = requests_of(options);
   if (split_names(options.quant).size() <= plot_colours) share_ranges(requests);
+  all.reserve(requests.size());
   for (const CurveRequest& request : requests) all.push_back(sample_curves(request));
   if (!options.output.empty()) write_text(options.output, draw_svg(figure_of(all)));
   if (!options.csv.empty()) write_text(options.csv, csv_of(all));

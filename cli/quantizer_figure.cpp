@@ -44,12 +44,12 @@ PlotStack stack_of(const std::vector<const QuantizerCurves*>& curves) {
     const QuantizerCurves& c = *curves[i];
     const std::string label = several ? c.request.quantizer : "";
     add_unique(settings, bits_text(c.request.bits));
-    for (const auto& [key, value] : c.request.options) add_unique(settings, key + "=" + value);
+    for (const auto& [key, value] : c.request.options) add_unique(settings, fmt::format("{}={}", key, value));
     output.series.push_back({label, c.x, c.y, i});
     slope.series.push_back({label, c.x, c.gradient, several ? i : 1});
     for (const ParameterCurve& p : c.parameters) {
-      const std::string name =
-          several ? c.request.quantizer + " " + p.name : fmt::format("{} = {:.4g}", p.name, p.value);
+      const std::string name = several ? fmt::format("{} {}", c.request.quantizer, p.name)
+                                       : fmt::format("{} = {:.4g}", p.name, p.value);
       learned.series.push_back({name, c.x, p.gradient, several ? i : 2 + learned.series.size()});
     }
   }

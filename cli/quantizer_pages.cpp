@@ -65,6 +65,7 @@ std::string values_text(const quant::OptionSpec& spec) {
 // "weight, activation"
 std::string role_names(const std::vector<Role>& roles) {
   std::vector<std::string_view> names;
+  names.reserve(roles.size());
   for (const Role role : roles) names.push_back(quant::name_of(role));
   return fmt::format("{}", fmt::join(names, ", "));
 }
@@ -126,12 +127,13 @@ std::vector<QuantizerCurves> curves_of(const QuantizerInfo& info, std::int64_t p
   return curves;
 }
 
-std::string index_table(const Quantizers& all) {
+std::string index_table(const std::filesystem::path& folder, const Quantizers& all) {
   Lines lines = {"| | what | quantizes | bits | learned | source |", "|---|---|---|---|---|---|"};
   for (const QuantizerInfo* info : all)
     lines.push_back(
-        fmt::format("| [{0}]({0}.md) | {1} | {2} | {3} | {4} | {5} |", info->name, cell(info->summary),
-                    role_names(info->roles), by_role(*info, [&](Role r) { return bits_of(*info, r); }),
+        fmt::format("| [{0}]({1}) | {2} | {3} | {4} | {5} | {6} |", info->name,
+                    page_of(folder, *info).filename().string(), cell(info->summary), role_names(info->roles),
+                    by_role(*info, [&](Role r) { return bits_of(*info, r); }),
                     by_role(*info, [&](Role r) { return learned_by(*info, r); }), cell(info->source)));
   return text_of_lines(lines);
 }
@@ -158,15 +160,18 @@ struct Expected {
 
 std::vector<Expected> expected_files(const std::filesystem::path& folder, const Quantizers& all) {
   std::vector<Expected> files;
-  const auto page = [&](const std::string& name, const auto& update) {
-    const auto old = text_of_file(folder / name);
-    files.push_back({folder / name, old ? std::optional(update(*old)) : std::nullopt, false});
+  const auto page = [&](const std::filesystem::path& path, const auto& update) {
+    auto file = std::ranges::find(files, path, &Expected::path);
+    if (file == files.end()) file = files.insert(file, {path, text_of_file(path), false});
+    if (file->text) file->text = update(*file->text);
   };
   for (const QuantizerInfo* info : all) {
-    page(info->name + ".md", [&](const std::string& old) { return updated_page(old, *info); });
+    const std::filesystem::path path = page_of(folder, *info);
+    const bool shared = path.filename() != info->name + ".md";
+    page(path, [&](const std::string& old) { return updated_page(old, *info, shared); });
     files.push_back({folder / (info->name + ".svg"), picture_of(*info), true});
   }
-  page(index_page, [&](const std::string& old) { return updated_index(old, all); });
+  page(folder / index_page, [&](const std::string& old) { return updated_index(old, folder, all); });
   files.push_back({folder / index_picture, picture_of_all(all), true});
   return files;
 }
@@ -252,15 +257,33 @@ std::string option_table(const QuantizerInfo& info) {
   return text_of_lines(lines);
 }
 
-std::string updated_page(const std::string& page, const QuantizerInfo& info) {
-  const std::string text = fmt::format("{}: y(x) and its gradients", info.name);
-  return with_block(with_picture(page, text, info.name + ".svg"), "options", "## Options",
-                    option_table(info));
+std::filesystem::path page_of(const std::filesystem::path& folder, const QuantizerInfo& info) {
+  std::filesystem::path own = folder / (info.name + ".md");
+  if (std::filesystem::exists(own) || !std::filesystem::exists(folder)) return own;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".md") continue;
+    std::string title;
+    std::getline(std::ifstream(entry.path()) >> std::ws, title);
+    const std::string names =
+        ", " + title.substr(std::min<std::size_t>(2, title.size()), title.find(':') - 2) + ",";
+    if (title.starts_with("# ") && names.find(fmt::format(", {},", info.name)) != std::string::npos)
+      return entry.path();
+  }
+  return own;
 }
 
-std::string updated_index(const std::string& page, const Quantizers& all) {
+std::string updated_page(const std::string& page, const QuantizerInfo& info, bool shared) {
+  const std::string text = fmt::format("{}: y(x) and its gradients", info.name);
+  const std::string file = info.name + ".svg";
+  if (!shared) return with_block(with_picture(page, text, file), "options", "## Options", option_table(info));
+  return with_block(page, "options " + info.name, "## Options of " + info.name,
+                    fmt::format("![{}]({})\n\n{}", text, file, option_table(info)));
+}
+
+std::string updated_index(const std::string& page, const std::filesystem::path& folder,
+                          const Quantizers& all) {
   return with_block(with_picture(page, "y(x) and dy/dx of every quantizer", index_picture), "quantizers",
-                    "## All quantizers", index_table(all));
+                    "## All quantizers", index_table(folder, all));
 }
 
 std::string picture_of(const QuantizerInfo& info) {

@@ -27,9 +27,14 @@ std::string with_picture(const std::string& page, const std::string& text, const
 // A table of the options of all roles; options that are the same in several roles share a row.
 std::string option_table(const quant::QuantizerInfo& info);
 
-// The page as it should be.
-std::string updated_page(const std::string& page, const quant::QuantizerInfo& info);
-std::string updated_index(const std::string& page, const Quantizers& all);
+// NAME.md, or another page of the folder whose title names the quantizer: "# fixed-point, pow2: learned
+// grids".
+std::filesystem::path page_of(const std::filesystem::path& folder, const quant::QuantizerInfo& info);
+
+// The page as it should be. A page of several quantizers has sections `## Options of NAME`, picture included.
+std::string updated_page(const std::string& page, const quant::QuantizerInfo& info, bool shared = false);
+std::string updated_index(const std::string& page, const std::filesystem::path& folder,
+                          const Quantizers& all);
 
 // Pictures: NAME.svg by the name of the quantizer, and of all of them.
 std::string picture_of(const quant::QuantizerInfo& info);

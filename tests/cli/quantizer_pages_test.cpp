@@ -83,5 +83,27 @@ TEST(QuantizerPages, UpdateMendsWhatCheckFinds) {
   EXPECT_EQ(read_file(folder.file("sat.md")), page);
 }
 
+TEST(QuantizerPages, MayServeSeveralQuantizers) {
+  const TemporaryFolder folder;
+  const std::string text = "# none, sat: both\n\nWords about none and sat.\n";
+  write_file(folder.file("both.md"), text);
+  write_file(folder.file("other.md"), "# others\n\nsat\n");
+  write_file(folder.file("README.md"), "# Quantizers\n");
+  for (const quant::QuantizerInfo* info : {&quant::find_quantizer("none"), &quant::find_quantizer("sat")})
+    EXPECT_EQ(page_of(folder.path(), *info).filename(), "both.md");
+  const Quantizers both = {&quant::find_quantizer("none"), &quant::find_quantizer("sat")};
+  EXPECT_TRUE(update_pages(folder.path(), both).empty());
+  EXPECT_TRUE(check_pages(folder.path(), both).empty());
+  const std::string page = read_file(folder.file("both.md"));
+  EXPECT_EQ(page.rfind(text, 0), 0U);
+  for (const std::string name : {"none", "sat"}) {
+    std::string section = "\n## Options of NAME\n\n<!-- options NAME -->\n![NAME: y(x)";
+    for (std::size_t at = section.find("NAME"); at != std::string::npos; at = section.find("NAME"))
+      section.replace(at, 4, name);
+    EXPECT_NE(page.find(section), std::string::npos) << page;
+  }
+  EXPECT_NE(read_file(folder.file("README.md")).find("| [sat](both.md) |"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace qtrain::cli

@@ -81,21 +81,21 @@ TEST(QuantizerMemory, NoMoreTemporariesThanDeclared) {
 // The measure itself: a quantizer that isn't in the registry, with temporaries of a known number.
 class Wasteful final : public Quantizer {
  public:
-  explicit Wasteful(int temporaries) : Quantizer(4), temporaries_(temporaries) {}
+  explicit Wasteful(std::size_t temporaries) : Quantizer(4), temporaries_(temporaries) {}
   std::string kind() const override { return "Wasteful"; }
   Tensor forward(const Tensor& x) override {
-    std::vector<Tensor> held;
-    for (int i = 0; i < temporaries_; ++i) held.push_back(Tensor::zeros_like(x));
+    std::vector<Tensor> held(temporaries_);
+    for (Tensor& t : held) t = Tensor::zeros_like(x);
     return x.clone();
   }
 
  private:
-  int temporaries_;
+  std::size_t temporaries_;
 };
 
 TEST(QuantizerMemory, TemporariesAreSeen) {
   for (const int temporaries : {0, 1, 3}) {
-    Wasteful quantizer(temporaries);
+    Wasteful quantizer(static_cast<std::size_t>(temporaries));
     EXPECT_NEAR(temporaries_of(quantizer, Role::weight), temporaries, 0.1);
   }
 }
