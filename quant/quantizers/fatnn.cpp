@@ -378,6 +378,7 @@ const Registration registration{{
     // No normalization follows the classifier to absorb the scale of the codes; pixels need more levels.
     .first_layer = float_edge,
     .last_layer = float_edge,
+    .full_size_temporaries = 1,  // the normalized weights
 }};
 
 }  // namespace

@@ -82,7 +82,7 @@ TEST(Fatnn, RefusesLevelsThatItDoesntHave) {
   expect_refused([] { make(Role::weight, 4); }, {"-1, 0 and 1", "4 bits", "--w-bits 2"});
   expect_refused([] { make(Role::weight, 1); }, {"take 2 bits"});
   expect_refused([] { make(Role::activation, 4); }, {"2 levels (1 bit) or 4 (2 bits)", "--a-bits 2"});
-  expect_refused([] { make(Role::activation, 2, {{"levels", "5"}}); }, {"at most 3 steps", "2, 3 or 4"});
+  expect_refused([] { make(Role::activation, 2, {{"levels", "5"}}); }, {"'levels'", "2 to 2^bits"});
   expect_refused([] { make(Role::weight, 2, {{"levels", "4"}}); }, {"4 levels", "expected 3"});
   expect_refused(
       [] {
