@@ -190,9 +190,10 @@ TEST(DorefaNetwork, TheFirstAndTheLastLayerStayFloatUnlessTold) {
   const auto layer_bits = [](const WrapOptions& options, const std::string& path) {
     const auto network = zoo::make_model("resnet20", {});
     quantize_network(*network, options);
-    const auto& layer = dynamic_cast<QuantizedLayer&>(*network->child(path));
-    const Quantizer* input = layer.input_quantizer();
-    return std::pair(layer.weight_quantizer()->bits(), input == nullptr ? float_bits : input->bits());
+    const auto* layer = dynamic_cast<QuantizedLayer*>(network->child(path).get());
+    if (layer == nullptr) return std::pair(float_bits, float_bits);
+    const Quantizer* input = layer->input_quantizer();
+    return std::pair(layer->weight_quantizer()->bits(), input == nullptr ? float_bits : input->bits());
   };
   for (const char* name : {"dorefa", "pact"}) {
     WrapOptions options{.weight_quantizer = name, .activation_quantizer = name};
