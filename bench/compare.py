@@ -207,6 +207,59 @@ def loader_tables(rounds):
     return [*lines, ""]
 
 
+# The networks whose step every quantizer is timed in.
+QUANTIZER_NETWORKS = [network for network in NETWORKS if network[:2] in (("resnet18", 64), ("resnet20", 32))]
+
+
+def measure_quantizers(build, rounds, quick):
+    """Bandwidth of every quantizer and role, and the training step of every quantizer beside float32."""
+    size = [64, 3] if quick else [256, 5]
+    passes = [run_json_lines([build / "bench/quantizers", *size]) for _ in range(rounds)]
+    names = list(dict.fromkeys(line["quantizer"] for line in passes[0]))
+    steps = []
+    for network in QUANTIZER_NETWORKS:
+        model, image, batch, count = network
+        runs = {name: [] for name in ["none", *names]}
+        for number in range(rounds):
+            for name in runs:
+                print(f"{model} {image}x{image} b{batch}, round {number + 1} of {rounds}: {name}", file=sys.stderr)
+                command = [build / "bench/training_step", model, image, batch, name, 4, 3 if quick else count]
+                runs[name].append(run_json_lines(command)[-1])
+        ratios = {name: {field: spread([run[field] / plain[field] for run, plain in zip(runs[name], runs["none"])])
+                         for field in ("ms", "peak_tensors_mb")} for name in names}
+        steps.append({"model": model, "size": image, "batch": batch, "runs": runs, "ratios": ratios})
+    return {"passes": passes, "steps": steps}
+
+
+def quantizers_tables(result):
+    rounds = result["passes"]
+    lines = ["## Quantizers", "",
+             f"Forward and backward on a tensor of {rounds[0][0]['megabytes']:.0f} MB, default options; GB/s counts the "
+             "bytes of an ideal single pass. The share is of a plain loop with the same streams in the same run "
+             "(b = s a; c = a + b): medians of the rounds, [smallest, largest].", "",
+             "| quantizer | role | bits | forward GB/s | share | backward GB/s | share |", "|---|---|---|---|---|---|---|"]
+    for i, first in enumerate(rounds[0]):
+        cells = [first["quantizer"], first["role"], str(first["bits"])]
+        for direction in ("forward", "backward"):
+            gbs, share = (spread([lines_of_round[i][f"{direction}_{field}"] for lines_of_round in rounds])
+                          for field in ("gbs", "share"))
+            cells += [f"{gbs['median']:.1f}", f"{share['median']:.2f} [{share['min']:.2f}, {share['max']:.2f}]"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "### Training step over float32", "",
+              "4 bits, or the nearest number of bits that the quantizer has; time and the tensors' peak memory, as "
+              "multiples of the float32 step of the same round.", "",
+              "| quantizer | " + " | ".join(f"{s['model']} {s['size']}x{s['size']} b{s['batch']}, time | memory"
+                                            for s in result["steps"]) + " |",
+              "|---|" + "---|---|" * len(result["steps"])]
+    for name in result["steps"][0]["ratios"]:
+        cells = [name]
+        for step in result["steps"]:
+            time, memory = step["ratios"][name]["ms"], step["ratios"][name]["peak_tensors_mb"]
+            cells += [f"{time['median']:.2f} [{time['min']:.2f}, {time['max']:.2f}]", f"{memory['median']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
 class OtherLoad:
     """The share of the machine's processors that others use while this program and its children run."""
 
@@ -270,6 +323,8 @@ def write(report, folder):
         lines += training_tables(report["training"])
     if "quantize" in report:
         lines += quantize_tables(report["quantize"])
+    if "quantizers" in report:
+        lines += quantizers_tables(report["quantizers"])
     if "loader" in report:
         lines += loader_tables(report["loader"])
     stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
@@ -283,7 +338,7 @@ def parse_arguments():
     parser.add_argument("build", type=pathlib.Path, help="folder of a release build")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=["training", "quantize", "loader"])
+    parser.add_argument("--only", choices=["training", "quantize", "quantizers", "loader"])
     parser.add_argument("--quick", action="store_true", help="one short round: to see that everything runs")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results")
     return parser.parse_args()
@@ -299,6 +354,8 @@ def main():
     if arguments.only in (None, "quantize"):
         size = [64, 3] if arguments.quick else [256, 9]
         report["quantize"] = [run_json_lines([build / "bench/fake_quantize", *size]) for _ in range(rounds)]
+    if arguments.only in (None, "quantizers"):
+        report["quantizers"] = measure_quantizers(build, min(rounds, 3), arguments.quick)
     if arguments.only in (None, "loader"):
         epochs = 1 if arguments.quick else 3
         report["loader"] = [run_json_lines([build / "bench/loader", "demo", 64, 64, epochs])

@@ -11,57 +11,28 @@
 #include <cstdlib>
 
 #include "bench/measure.h"
-#include "engine/autograd/tape.h"
-#include "engine/core/rng.h"
+#include "bench/streams.h"
 #include "quant/registry.h"
 
 namespace {
 
 using qtrain::Tensor;
+using qtrain::bench::add;
+using qtrain::bench::scale;
 using qtrain::bench::seconds_of;
 using qtrain::bench::Spread;
 using qtrain::bench::spread_of;
-
-void scale(std::int64_t n, float factor, const float* a, float* b) {
-#pragma omp parallel for simd schedule(static)
-  for (std::int64_t i = 0; i < n; ++i) b[i] = factor * a[i];
-}
-
-void add(std::int64_t n, const float* a, const float* b, float* c) {
-#pragma omp parallel for simd schedule(static)
-  for (std::int64_t i = 0; i < n; ++i) c[i] = a[i] + b[i];
-}
-
-// Uniform in (low, high), from a multiplicative hash: a counter-based generator would take minutes here.
-Tensor uniform(std::int64_t n, float low, float high) {
-  Tensor t = Tensor::empty({n});
-  auto* values = t.data<float>();
-#pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t hash = static_cast<std::uint32_t>(i + 1) * 2654435761U;
-    values[i] = low + (high - low) * static_cast<float>(hash >> 8U) / 16777216.0F;
-  }
-  return t;
-}
+using qtrain::bench::uniform;
 
 struct Times {
   std::vector<double> copy_loop, add_loop, forward, backward, weight_forward, weight_backward;
 };
 
-// The seconds of quantizer(x) and of its backward, a repetition each.
 void time_quantizer(qtrain::quant::Quantizer& quantizer, Tensor& x, const Tensor& gradient, int inner,
                     std::vector<double>& forward, std::vector<double>& backward) {
-  double forward_seconds = 0;
-  double backward_seconds = 0;
-  for (int i = 0; i < inner; ++i) {
-    Tensor y;
-    forward_seconds += seconds_of([&] { y = quantizer.forward(x); });
-    backward_seconds += seconds_of([&] { qtrain::Tape::backward(y, gradient); });
-    x.set_grad({});
-    for (const auto& p : quantizer.named_parameters()) p.tensor.set_grad({});
-  }
-  forward.push_back(forward_seconds / inner);
-  backward.push_back(backward_seconds / inner);
+  const auto seconds = qtrain::bench::time_quantizer(quantizer, x, gradient, inner);
+  forward.push_back(seconds.forward);
+  backward.push_back(seconds.backward);
 }
 
 void measure(std::int64_t n, int repetitions, int inner) {
@@ -69,10 +40,10 @@ void measure(std::int64_t n, int repetitions, int inner) {
   using qtrain::quant::Role;
   const auto activation = qtrain::quant::make_quantizer("sat", Role::activation, 4, LayerKind::convolution);
   const auto weight = qtrain::quant::make_quantizer("sat", Role::weight, 4, LayerKind::convolution);
-  Tensor x = uniform(n, -4.0F, 12.0F);  // a quarter below 0, half inside, a quarter above alpha = 8
-  Tensor w = uniform(n, -1.0F, 1.0F);
-  const Tensor gradient = uniform(n, -1.0F, 1.0F);
-  const Tensor out = uniform(n, 0.0F, 1.0F);
+  Tensor x = uniform({n}, -4.0F, 12.0F);  // a quarter below 0, half inside, a quarter above alpha = 8
+  Tensor w = uniform({n}, -1.0F, 1.0F);
+  const Tensor gradient = uniform({n}, -1.0F, 1.0F);
+  const Tensor out = uniform({n}, 0.0F, 1.0F);
   x.set_requires_grad(true);
   w.set_requires_grad(true);
 

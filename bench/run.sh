@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures everything beside PyTorch and writes bench/results/DATE-CPU.{md,json}; about 20 minutes on two cores.
-#   bench/run.sh [BUILD_FOLDER] [--quick] [--rounds N] [--threads N] [--only training|quantize|loader]
+#   bench/run.sh [BUILD_FOLDER] [--quick] [--rounds N] [--threads N] [--only training|quantize|quantizers|loader]
 # BUILD_FOLDER holds a release build (default: build/ at the top).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,5 +23,5 @@ if ((${#missing[@]})); then
   { "${sudo[@]}" apt-get -q update && "${sudo[@]}" apt-get -q install -y --no-install-recommends "${missing[@]}"; } >&2
 fi
 
-ninja -C "$build" bench/training_step bench/onednn_limit bench/fake_quantize bench/loader >&2
+ninja -C "$build" bench/training_step bench/onednn_limit bench/fake_quantize bench/quantizers bench/loader >&2
 exec /usr/bin/python3 "$here/compare.py" "$build" "$@"

@@ -71,6 +71,8 @@ std::string_view type_name(quant::OptionType type) {
       return "N";
     case quant::OptionType::real:
       return "X";
+    case quant::OptionType::integers:
+      return "N,N,...";
     case quant::OptionType::choice:
       break;
   }
@@ -91,7 +93,9 @@ Json describe(const std::vector<quant::OptionSpec>& specs) {
 }
 
 Json describe(const quant::EdgeRule& rule) {
-  return {{"quantize_input", rule.quantize_input}, {"least_weight_bits", rule.least_weight_bits}};
+  return {{"quantize", rule.quantize},
+          {"quantize_input", rule.quantize_input},
+          {"least_weight_bits", rule.least_weight_bits}};
 }
 
 Json list_quantizers() {

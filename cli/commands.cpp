@@ -73,7 +73,10 @@ Fields apply_fields(ApplyOptions& o) {
        .slot = &o.quant,
        .help = "quantizer, see `qtrain list quantizers`",
        .required = true},
-      {.name = "role", .slot = &o.role, .help = "what the tensor is", .choices = {"weight", "activation"}},
+      {.name = "role",
+       .slot = &o.role,
+       .help = "what the tensor is",
+       .choices = {"weight", "activation", "output", "bias"}},
       {.name = "bits",
        .slot = &o.bits,
        .help = "bit-width",
@@ -81,6 +84,9 @@ Fields apply_fields(ApplyOptions& o) {
        .hint = "32 leaves the values in float"},
       {.name = "set", .slot = &o.set, .help = "option of the quantizer"},
       {.name = "training", .slot = &o.training, .help = "training or evaluation mode"},
+      {.name = "network",
+       .slot = &o.network,
+       .help = "the input is a checkpoint or a network's tensors: quantize every weight, copy the rest"},
       {.name = "input",
        .slot = &o.input,
        .help = "safetensors with x; grad_y, param.* and state.* if wanted",
@@ -98,16 +104,46 @@ Fields apply_fields(ApplyOptions& o) {
   return grouped("Options", fields);
 }
 
+Fields explain_fields(ExplainOptions& o) {
+  Fields fields = {
+      {.name = "quant",
+       .slot = &o.quant,
+       .help = "quantizer, or several with commas between",
+       .required = true},
+      {.name = "role",
+       .slot = &o.role,
+       .help = "what x is; auto: weights and activations",
+       .choices = {"auto", "weight", "activation", "output", "bias"}},
+      {.name = "bits", .slot = &o.bits, .help = "bit-width", .range = bit_range},
+      {.name = "set", .slot = &o.set, .help = "option of the quantizer"},
+      {.name = "range",
+       .slot = &o.range,
+       .help = "first and last x; nothing: where the quantizer saturates",
+       .value_name = "LOW,HIGH",
+       .count = 2},
+      {.name = "points",
+       .slot = &o.points,
+       .help = "how many x, evenly spaced",
+       .range = {.low = 2, .high = 4001}},
+      {.name = "output", .slot = &o.output, .help = "SVG to write", .value_name = "FILE", .short_name = "o"},
+      {.name = "csv", .slot = &o.csv, .help = "the numbers, a row a point", .value_name = "FILE"},
+  };
+  append(fields, {plugin_field(o.plugin), json_field(o.json)});
+  return grouped("Options", fields);
+}
+
 Fields verify_fields(VerifyOptions& o) {
-  return grouped("Options", {{.name = "families",
-                              .slot = &o.families,
-                              .help = "golden families: NAME.json with NAME.safetensors beside it",
-                              .value_name = "FILE...",
-                              .positional = true,
-                              .required = true},
-                             device_field(o.device),
-                             plugin_field(o.plugin),
-                             json_field(o.json)});
+  return grouped("Options",
+                 {{.name = "families",
+                   .slot = &o.families,
+                   .help = "golden families: NAME.json with NAME.safetensors beside it, or folders",
+                   .value_name = "PATH...",
+                   .positional = true,
+                   .required = true},
+                  {.name = "cases", .slot = &o.cases, .help = "list every case with its errors"},
+                  device_field(o.device),
+                  plugin_field(o.plugin),
+                  json_field(o.json)});
 }
 
 }  // namespace qtrain::cli

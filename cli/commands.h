@@ -37,14 +37,29 @@ struct ApplyOptions {
   std::int64_t bits = 4;
   std::vector<Assignment> set;
   bool training = true;
-  std::string input;   // safetensors: x, param.*, state.*, and grad_y for the gradients
-  std::string output;  // safetensors: y, grad_x, grad.*, state_after.*
+  bool network = false;  // the input is a network's file: overwrite its weights
+  std::string input;     // safetensors: x, param.*, state.*, and grad_y for the gradients
+  std::string output;    // safetensors: y, grad_x, grad.*, state_after.*
   std::string device = "auto";
   std::vector<std::string> plugin;
 };
 
+struct ExplainOptions {
+  std::string quant;  // one name, or several separated by commas
+  std::string role = "auto";
+  std::int64_t bits = 4;
+  std::vector<Assignment> set;  // keys may start with `weight.`, `activation.`, ...
+  std::vector<double> range;    // two numbers; empty: what shows the quantizer best
+  std::int64_t points = 801;
+  std::string output;  // SVG
+  std::string csv;
+  bool json = false;
+  std::vector<std::string> plugin;
+};
+
 struct VerifyOptions {
-  std::vector<std::string> families;  // NAME.json with NAME.safetensors beside it
+  std::vector<std::string> families;  // NAME.json with NAME.safetensors beside it, or folders of them
+  bool cases = false;                 // list every case
   std::string device = "auto";
   std::vector<std::string> plugin;
   bool json = false;
@@ -53,12 +68,14 @@ struct VerifyOptions {
 Fields eval_fields(EvalOptions& options);
 Fields list_fields(ListOptions& options);
 Fields apply_fields(ApplyOptions& options);
+Fields explain_fields(ExplainOptions& options);
 Fields verify_fields(VerifyOptions& options);
 
-int run_train(const TrainOptions& options);    // command_train.cpp
-int run_eval(const EvalOptions& options);      // command_eval.cpp
-int run_list(const ListOptions& options);      // command_list.cpp
-int run_apply(const ApplyOptions& options);    // command_apply.cpp
-int run_verify(const VerifyOptions& options);  // command_verify.cpp; 1 when a case is out of tolerance
+int run_train(const TrainOptions& options);      // command_train.cpp
+int run_eval(const EvalOptions& options);        // command_eval.cpp
+int run_list(const ListOptions& options);        // command_list.cpp
+int run_apply(const ApplyOptions& options);      // command_apply.cpp
+int run_explain(const ExplainOptions& options);  // command_explain.cpp
+int run_verify(const VerifyOptions& options);    // command_verify.cpp; 1 and 3 as documented there
 
 }  // namespace qtrain::cli

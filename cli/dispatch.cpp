@@ -23,10 +23,11 @@ using Arguments = std::vector<std::string>;
 
 const std::string overview =
     "Trains a network, quantized or float. Other commands, each with its own --help:\n"
-    "  qtrain eval    accuracy of a checkpoint\n"
-    "  qtrain list    models, quantizers, data sets, ... with their options\n"
-    "  qtrain apply   one quantizer on a tensor file\n"
-    "  qtrain verify  golden cases of the quantizers";
+    "  qtrain eval     accuracy of a checkpoint\n"
+    "  qtrain list     models, quantizers, data sets, ... with their options\n"
+    "  qtrain apply    one quantizer on a tensor file\n"
+    "  qtrain explain  a quantizer's output and gradients as a picture\n"
+    "  qtrain verify   golden cases of the quantizers";
 
 const CommandText train_text = {
     "qtrain [train]", overview,
@@ -43,14 +44,23 @@ const CommandText eval_text = {"qtrain eval", "Top-1, top-5 and loss of a checkp
 const CommandText list_text = {"qtrain list", "What there is, with options and defaults.",
                                "  qtrain list quantizers"};
 const CommandText apply_text = {
-    "qtrain apply", "Runs one quantizer on a tensor file: y, and with grad_y in the input all gradients.",
+    "qtrain apply",
+    "Runs one quantizer on a tensor file: y, and with grad_y in the input all gradients.\n"
+    "Or overwrites the weights of a trained network.",
     "  qtrain apply --quant sat --role weight --bits 4 --set scheme=original -i x.safetensors -o "
-    "y.safetensors"};
+    "y.safetensors\n"
+    "  qtrain apply --quant afp --bits 5 --network -i runs/A/best.safetensors -o afp5.safetensors"};
+const CommandText explain_text = {
+    "qtrain explain",
+    "Runs quantizers on evenly spaced numbers and draws the output, its gradient by the input, and by each\n"
+    "learned parameter. Several quantizers come on one picture.",
+    "  qtrain explain --quant sat --bits 2 --set weight.scheme=centered -o sat.svg\n"
+    "  qtrain explain --quant none,sat --role activation --range -2,10 -o both.svg --csv both.csv"};
 const CommandText verify_text = {
     "qtrain verify",
-    "Runs every case of golden families and prints the largest error of each tensor.\n"
-    "Exit status 1 if any is out of tolerance.",
-    "  qtrain verify golden/sat.json"};
+    "Runs every case of golden families and prints how near each role comes.\n"
+    "Exit status 1 if any case is out of tolerance or stops with an error, 3 if some can't be run here.",
+    "  qtrain verify tests/golden"};
 
 // Parses into `options`; false when the help was printed instead.
 template <class Options>
@@ -96,7 +106,7 @@ std::optional<TrainOptions> parse_train(const Arguments& arguments) {
 }
 
 int choose(const Arguments& arguments, const Commands& commands, std::ostream& out) {
-  static const std::vector<std::string> names = {"train", "eval", "list", "apply", "verify"};
+  static const std::vector<std::string> names = {"train", "eval", "list", "apply", "explain", "verify"};
   const std::string first = arguments.empty() ? "" : arguments.front();
   if (first == "--version" || first == "-V") {
     out << "qtrain " << QTRAIN_VERSION << "\n";
@@ -105,11 +115,12 @@ int choose(const Arguments& arguments, const Commands& commands, std::ostream& o
   const bool named = !first.empty() && first[0] != '-';
   if (named && std::find(names.begin(), names.end(), first) == names.end())
     throw ValueError({"command line", fmt::format("unknown command '{}'", first), "",
-                      "train|eval|list|apply|verify", suggest(first, names)});
+                      "train|eval|list|apply|explain|verify", suggest(first, names)});
   const Arguments rest(arguments.begin() + (named ? 1 : 0), arguments.end());
   if (first == "eval") return run(commands.eval, eval_fields, eval_text, rest, out);
   if (first == "list") return run(commands.list, list_fields, list_text, rest, out);
   if (first == "apply") return run(commands.apply, apply_fields, apply_text, rest, out);
+  if (first == "explain") return run(commands.explain, explain_fields, explain_text, rest, out);
   if (first == "verify") return run(commands.verify, verify_fields, verify_text, rest, out);
   const auto options = parse_train(rest);
   if (options) return commands.train(*options);

@@ -17,6 +17,7 @@ struct Commands {
   std::function<int(const ListOptions&)> list = run_list;
   std::function<int(const ApplyOptions&)> apply = run_apply;
   std::function<int(const VerifyOptions&)> verify = run_verify;
+  std::function<int(const ExplainOptions&)> explain = run_explain;
 };
 
 // Runs `qtrain <arguments>`: train when no command is named. Exit status: the command's own; 2 and one line

@@ -12,8 +12,10 @@ namespace {
 
 constexpr double no_agreement = std::numeric_limits<double>::infinity();
 
-bool is_input(const std::string& name) {
-  return name == "x" || name == "grad_y" || name.starts_with("param.") || name.starts_with("state.");
+// In the role `init` parameters are what is asked for.
+bool is_input(const std::string& name, const std::string& role) {
+  return name == "x" || name == "grad_y" || (name.starts_with("param.") && role != "init") ||
+         name.starts_with("state.");
 }
 
 double difference(float computed, float reference) {
@@ -26,23 +28,28 @@ CaseCheck check_case(const GoldenFamily& family, const GoldenCase& golden, Devic
   using Outcome = CaseCheck::Outcome;
   CaseCheck check{
       .name = golden.name, .role = golden.role, .outcome = Outcome::passed, .reason = "", .tensors = {}};
+  check.reason = why_not_run(family, golden);
+  if (!check.reason.empty()) {
+    check.outcome = Outcome::not_run;
+    return check;
+  }
   TensorMap computed;
   try {
     computed = run_golden_case(family, golden, device);
   } catch (const Error& error) {
-    check.outcome = Outcome::not_run;
+    check.outcome = Outcome::stopped;
     check.reason = error.what();
     return check;
   }
   for (const auto& [name, reference] : golden.tensors) {
-    if (is_input(name)) continue;
+    if (is_input(name, golden.role)) continue;
     const auto found = computed.find(name);
     check.tensors.push_back(
         check_tensor(name, found == computed.end() ? Tensor() : found->second, reference));
     if (!check.tensors.back().passes()) check.outcome = Outcome::failed;
   }
   if (check.tensors.empty()) {
-    check.outcome = Outcome::not_run;
+    check.outcome = Outcome::stopped;
     check.reason = "the case has no tensor to compare with";
   }
   return check;

@@ -16,11 +16,16 @@ struct TensorCheck {
 };
 
 struct CaseCheck {
-  enum class Outcome { passed, failed, not_run };
+  enum class Outcome {
+    passed,
+    failed,   // a tensor is out of tolerance
+    stopped,  // by an error
+    not_run,  // nothing in this build runs it: an unknown quantizer or role
+  };
   std::string name;
   std::string role;
   Outcome outcome = Outcome::passed;
-  std::string reason;  // why it was not run
+  std::string reason;  // why it was stopped or not run
   std::vector<TensorCheck> tensors;
 };
 
@@ -29,12 +34,12 @@ struct FamilyCheck {
   std::string quantizer;
   std::vector<CaseCheck> cases;
   std::size_t count(CaseCheck::Outcome outcome) const;
-  bool passes() const { return count(CaseCheck::Outcome::passed) == cases.size(); }
+  bool passes() const { return count(CaseCheck::Outcome::passed) == cases.size(); }  // every case was run
 };
 
 TensorCheck check_tensor(const std::string& name, const Tensor& computed, const Tensor& reference);
 
-// Runs every case; whatever stops one is its reason for not having run.
+// Runs every case that something here runs.
 FamilyCheck check_family(const GoldenFamily& family, Device device);
 
 }  // namespace qtrain::cli

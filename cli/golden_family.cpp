@@ -129,4 +129,22 @@ GoldenFamily load_golden_family(const std::string& json_path) {
   return family;
 }
 
+std::vector<std::string> golden_files(const std::vector<std::string>& paths) {
+  std::vector<std::string> files;
+  for (const std::string& path : paths) {
+    if (!std::filesystem::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    std::set<std::string> inside;
+    for (const auto& entry : std::filesystem::directory_iterator(path))
+      if (entry.path().extension() == ".json") inside.insert(entry.path().string());
+    if (inside.empty())
+      throw ValueError(
+          {path, "no golden family in this folder", "", "files NAME.json, each with NAME.safetensors", ""});
+    files.insert(files.end(), inside.begin(), inside.end());
+  }
+  return files;
+}
+
 }  // namespace qtrain::cli

@@ -31,4 +31,8 @@ struct GoldenFamily {
 // there.
 GoldenFamily load_golden_family(const std::string& json_path);
 
+// The families that paths stand for: files as they are given, and the JSON files of folders by name.
+// ValueError for a folder without any.
+std::vector<std::string> golden_files(const std::vector<std::string>& paths);
+
 }  // namespace qtrain::cli

@@ -79,6 +79,12 @@ void sort_assignments(const TrainOptions& options, quant::WrapOptions& wrap) {
   }
 }
 
+// The quantizer named for one role; else the common one, where it has that role.
+std::string quantizer_of(const std::string& own, const std::string& common, quant::Role role) {
+  if (!own.empty()) return own;
+  return quant::find_quantizer(common).has_role(role) ? common : "none";
+}
+
 bool belongs_to_quantizer(std::string_view name) {
   return name.find("_quantizer.") != std::string_view::npos;
 }
@@ -144,8 +150,8 @@ LoadReport joined(const std::string& path, LoadReport plain, const LoadReport& o
 
 quant::WrapOptions wrap_options(const TrainOptions& o) {
   quant::WrapOptions wrap;
-  wrap.weight_quantizer = o.w_quant.empty() ? o.quant : o.w_quant;
-  wrap.activation_quantizer = o.a_quant.empty() ? o.quant : o.a_quant;
+  wrap.weight_quantizer = quantizer_of(o.w_quant, o.quant, quant::Role::weight);
+  wrap.activation_quantizer = quantizer_of(o.a_quant, o.quant, quant::Role::activation);
   wrap.output_quantizer = o.o_quant;
   wrap.bias_quantizer = o.b_quant;
   wrap.weight_bits = static_cast<int>(o.weight_bits());
@@ -167,11 +173,11 @@ void add_from_scratch_options(TrainOptions& options) {
   if (!options.init.empty()) return;
   load_plugins(options.plugin);
   const std::string& name = options.w_quant.empty() ? options.quant : options.w_quant;
-  for (const auto& [key, value] : quant::find_quantizer(name).from_scratch) {
-    const std::string full = "weight." + key;
-    const bool given =
-        std::ranges::any_of(options.set, [&](const Assignment& a) { return a.key == key || a.key == full; });
-    if (!given) options.set.push_back({full, value});
+  for (const auto& option : quant::find_quantizer(name).from_scratch) {
+    const std::string full = "weight." + option.first;
+    const bool given = std::ranges::any_of(
+        options.set, [&](const Assignment& a) { return a.key == option.first || a.key == full; });
+    if (!given) options.set.push_back({full, option.second});
   }
   std::ranges::sort(options.set, {}, &Assignment::key);
 }

@@ -54,6 +54,11 @@ TensorMap with_prefix(const TensorMap& tensors, const std::string& prefix) {
   return chosen;
 }
 
+Shape parameter_basis(const Tensor& x, quant::Role role) {
+  if (role == quant::Role::weight || role == quant::Role::bias) return x.shape();
+  return x.rank() == 4 ? Shape{1, x.dim(1), 1, 1} : Shape{1, x.rank() > 1 ? x.dim(1) : 1};
+}
+
 TensorMap run_module(Module& module, const TensorMap& tensors, bool training, Device device,
                      const std::string& where) {
   const bool differentiates = tensors.contains("grad_y");

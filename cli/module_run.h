@@ -9,6 +9,7 @@
 
 #include "engine/io/tensor_file.h"
 #include "layers/module.h"
+#include "quant/quantizer.h"
 
 namespace qtrain::cli {
 
@@ -18,6 +19,9 @@ Device parse_device(const std::string& name);
 
 // Tensors of `tensors` whose names begin with `prefix`, without it.
 TensorMap with_prefix(const TensorMap& tensors, const std::string& prefix);
+
+// The shape that a quantizer of `x` is made for (see QuantizerSpec::shape).
+Shape parameter_basis(const Tensor& x, quant::Role role);
 
 // Moves the module to the device and runs it. `where` is named in messages. FormatError for a missing x or a
 // param.P or state.S that the module doesn't have; ShapeError for a grad_y unlike y.

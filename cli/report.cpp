@@ -16,10 +16,12 @@ std::string quantizer_text(const Session& session) {
   const TrainOptions& o = session.options;
   const quant::WrapOptions wrap = wrap_options(o);
   if (session.quantized_layers.empty()) return "none, a float run";
-  const std::string weights = fmt::format("{} {} bits", wrap.weight_quantizer, wrap.weight_bits);
-  const std::string activations = fmt::format("{} {} bits", wrap.activation_quantizer, wrap.activation_bits);
-  std::string text = fmt::format("weights {}, activations {}; {} layers", weights, activations,
-                                 session.quantized_layers.size());
+  const auto part = [](const std::string& quantizer, int bits) {
+    return quantizer == "none" ? "float" : fmt::format("{} {} bits", quantizer, bits);
+  };
+  std::string text =
+      fmt::format("weights {}, activations {}; {} layers", part(wrap.weight_quantizer, wrap.weight_bits),
+                  part(wrap.activation_quantizer, wrap.activation_bits), session.quantized_layers.size());
   for (const auto& [key, value] : o.set) text += fmt::format(", {}={}", key, value);
   return text;
 }

@@ -66,7 +66,7 @@ struct TrainOptions {
 
   // Optimizer
   std::string optimizer = "sgd";
-  double lr = 0.03;
+  double lr = 0.015;
   double momentum = 0.9;
   double dampening = 0;
   bool nesterov = false;

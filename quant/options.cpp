@@ -18,6 +18,19 @@ bool parses_as(const std::string& text) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+// The whole numbers between the commas; empty where something else stands there.
+std::vector<std::int64_t> parse_integers(std::string_view text) {
+  std::vector<std::int64_t> numbers;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string part(text.substr(begin, end - begin));
+    if (!parses_as<std::int64_t>(part)) return {};
+    numbers.push_back(std::stoll(part));
+    begin = end + 1;
+  }
+  return numbers;
+}
+
 // What would have been right, or "" if the value is right.
 std::string expected_instead(const OptionSpec& spec, const std::string& value) {
   switch (spec.type) {
@@ -27,6 +40,8 @@ std::string expected_instead(const OptionSpec& spec, const std::string& value) {
       return parses_as<std::int64_t>(value) ? "" : "a whole number";
     case OptionType::real:
       return parses_as<double>(value) && std::isfinite(std::stod(value)) ? "" : "a finite number";
+    case OptionType::integers:
+      return parse_integers(value).empty() ? "whole numbers joined by commas" : "";
     case OptionType::choice:
       return std::ranges::find(spec.choices, value) != spec.choices.end()
                  ? ""
@@ -91,6 +106,9 @@ std::int64_t Options::integer(std::string_view name) const {
 }
 double Options::real(std::string_view name) const {
   return std::stod(value(name));
+}
+std::vector<std::int64_t> Options::integers(std::string_view name) const {
+  return parse_integers(value(name));
 }
 const std::string& Options::choice(std::string_view name) const {
   return value(name);

@@ -9,7 +9,7 @@
 
 namespace qtrain::quant {
 
-enum class OptionType { boolean, integer, real, choice };
+enum class OptionType { boolean, integer, real, choice, integers };  // integers: 8,6,4
 
 struct OptionSpec {
   std::string name;
@@ -32,6 +32,7 @@ class Options {
   bool flag(std::string_view name) const;
   std::int64_t integer(std::string_view name) const;
   double real(std::string_view name) const;
+  std::vector<std::int64_t> integers(std::string_view name) const;
   const std::string& choice(std::string_view name) const;
 
  private:

@@ -19,7 +19,8 @@ Tensor quantized(const Slot<Quantizer>& quantizer, const Tensor& x) {
 
 // The bias beside the weights that were quantized last.
 Tensor bias_beside(const Slot<Quantizer>& weight_quantizer, const Slot<Quantizer>& bias_quantizer,
-                   const Tensor& bias) {
+                   const Tensor& weight, const Tensor& bias) {
+  if (bias_quantizer) bias_quantizer->follow_weight(weight);
   const Tensor own = quantized(bias_quantizer, bias);
   return weight_quantizer && own.defined() ? weight_quantizer->layer_bias(own) : own;
 }
@@ -55,7 +56,7 @@ QuantizedConv2d::QuantizedConv2d(const Conv2d& layer, const LayerQuantizers& qua
 Tensor QuantizedConv2d::forward(const Tensor& x) {
   ConvolutionGeometry g = geometry();
   const Tensor w = quantized(weight_quantizer_, weight());
-  const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, bias());
+  const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, weight(), bias());
   Tensor input = x;
   if (same_padding_ || (input_quantizer_ && input_quantizer_->pads_first())) {
     input = same_padding_ ? pad_same(x, weight().shape(), g) : pad_ahead(x, g);
@@ -78,7 +79,7 @@ QuantizedLinear::QuantizedLinear(const Linear& layer, const LayerQuantizers& qua
 
 Tensor QuantizedLinear::forward(const Tensor& x) {
   const Tensor w = quantized(weight_quantizer_, weight());
-  const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, bias());
+  const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, weight(), bias());
   return linear(quantized(input_quantizer_, x), w, b);
 }
 

@@ -53,6 +53,9 @@ class Quantizer : public Module {
   // weights to the bias (sat, in evaluation) change it.
   virtual Tensor layer_bias(const Tensor& bias) { return bias; }
 
+  // The weights of the layer, told to the quantizer of its bias before every forward. They stay the layer's.
+  virtual void follow_weight(const Tensor& /*weight*/) {}
+
   // What the quantizer adds to the task's loss for its last training forward, a scalar; undefined if nothing.
   // Hands it over: the next call finds nothing.
   virtual Tensor take_loss() { return {}; }

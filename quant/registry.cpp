@@ -115,6 +115,24 @@ std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int 
        .shape = shape});
 }
 
+int nearest_bits(const QuantizerInfo& info, Role role, int wanted) {
+  const auto possible = [&](int bits) {
+    if (bits < 1 || bits > float_bits) return false;
+    try {
+      make_quantizer(info.name, role, bits, LayerKind::convolution);
+      return true;
+    } catch (const ValueError&) {
+      return false;
+    }
+  };
+  if (!info.has_role(role)) return 0;
+  for (int distance = 0; distance < float_bits; ++distance) {
+    if (possible(wanted - distance)) return wanted - distance;
+    if (possible(wanted + distance)) return wanted + distance;
+  }
+  return 0;
+}
+
 void load_plugin(const std::string& path) {
   static std::set<std::filesystem::path> loaded;
   if (!std::filesystem::exists(path))

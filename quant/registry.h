@@ -13,11 +13,12 @@ namespace qtrain::quant {
 
 // How the first and the last layer of a network differ from the others unless the user says otherwise.
 struct EdgeRule {
+  bool quantize = true;  // false: its weights stay float
   bool quantize_input = true;
   int least_weight_bits = 1;
 };
 // The layer stays float.
-inline constexpr EdgeRule float_edge = {.quantize_input = false, .least_weight_bits = float_bits};
+inline constexpr EdgeRule float_edge = {.quantize = false, .quantize_input = false};
 
 struct QuantizerInfo {
   std::string name;
@@ -34,6 +35,9 @@ struct QuantizerInfo {
   // Weight options that training from random weights needs, where the defaults (the paper's) suppose
   // pretrained ones.
   std::map<std::string, std::string> from_scratch = {};
+  // Tensors of the input's size that a forward with its backward has in memory at once, in any role, beyond
+  // input, output and the two gradients.
+  int full_size_temporaries = 0;
 
   const std::vector<OptionSpec>& options(Role role) const;
   bool has_role(Role role) const;
@@ -52,6 +56,10 @@ const QuantizerInfo& find_quantizer(std::string_view name);
 std::shared_ptr<Quantizer> make_quantizer(std::string_view name, Role role, int bits, LayerKind layer,
                                           const std::map<std::string, std::string>& options = {},
                                           const Shape& shape = {1, 1, 1, 1});
+
+// The bit-width nearest to `wanted` that the quantizer does with default options, the smaller of two; 0 if it
+// has no such role.
+int nearest_bits(const QuantizerInfo& info, Role role, int wanted);
 
 // Loads a shared library whose static Registration objects add quantizers. It stays loaded; loading it
 // again does nothing. IoError if it can't be

@@ -28,7 +28,7 @@ std::vector<Found> layers_to_quantize(Module& network) {
 // How one layer is quantized.
 struct Plan {
   bool leave_float = false;
-  bool quantize_weight = true;
+  bool quantize_weights = true;
   bool quantize_input = true;
   int weight_bits = 0;
 };
@@ -38,11 +38,11 @@ Plan plan_for(const WrapOptions& options, const EdgeOptions* edge, const EdgeRul
   if (edge == nullptr) return plan;
   switch (edge->treatment) {
     case EdgeTreatment::automatic:
+      // Asking for a width is asking for the layer to be quantized.
+      plan.quantize_weights = rule.quantize || edge->weight_bits.has_value();
       plan.quantize_input = rule.quantize_input;
+      plan.leave_float = !plan.quantize_weights && !plan.quantize_input;
       plan.weight_bits = std::max(plan.weight_bits, rule.least_weight_bits);
-      // A quantizer that the rule leaves nothing to do would only add parameters without a gradient.
-      plan.quantize_weight = rule.least_weight_bits < float_bits || edge->weight_bits;
-      plan.leave_float = !plan.quantize_weight && !plan.quantize_input;
       break;
     case EdgeTreatment::weight_only:
       plan.quantize_input = false;
@@ -70,10 +70,10 @@ std::shared_ptr<Module> quantized_form(Module& layer, const WrapOptions& options
   const std::int64_t inputs = conv != nullptr ? conv->in_channels() : linear->in_features();
   const std::string bias_quantizer = bias_quantizer_of(options);
   LayerQuantizers quantizers;
-  if (options.weight_quantizer != "none" && plan.quantize_weight)
+  if (options.weight_quantizer != "none" && plan.quantize_weights)
     quantizers.weight = make_quantizer(options.weight_quantizer, Role::weight, plan.weight_bits, kind,
                                        options.weight_options, weight.shape());
-  if (bias_quantizer != "none" && bias.defined())
+  if (bias_quantizer != "none" && bias.defined() && plan.quantize_weights)
     quantizers.bias = make_quantizer(bias_quantizer, Role::bias, plan.weight_bits, kind, options.bias_options,
                                      bias.shape());
   if (options.activation_quantizer != "none" && plan.quantize_input)
@@ -125,7 +125,9 @@ std::vector<std::string> quantize_network(Module& network, const WrapOptions& op
   const QuantizerInfo& weight_info = find_quantizer(options.weight_quantizer);
   const QuantizerInfo& input_info = find_quantizer(options.activation_quantizer);
   const auto merged = [&](const EdgeRule& weight, const EdgeRule& input) {
-    return EdgeRule{input.quantize_input, weight.least_weight_bits};
+    return EdgeRule{.quantize = weight.quantize,
+                    .quantize_input = input.quantize && input.quantize_input,
+                    .least_weight_bits = weight.least_weight_bits};
   };
   const EdgeRule first_rule = merged(weight_info.first_layer, input_info.first_layer);
   const EdgeRule last_rule = merged(weight_info.last_layer, input_info.last_layer);

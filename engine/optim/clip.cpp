@@ -90,7 +90,7 @@ Tensor gradient_norm(std::span<const Tensor> parameters) {
 
 Tensor clip_gradient_norm(std::span<const Tensor> parameters, float max_norm) {
   require_bound(max_norm);
-  const Tensor norm = gradient_norm(parameters);
+  Tensor norm = gradient_norm(parameters);
   for (const Tensor& p : parameters) {
     if (!p.grad().defined()) continue;
     const Tensor g = own_gradient(p);

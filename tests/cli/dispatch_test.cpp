@@ -39,12 +39,14 @@ class Dispatch : public testing::Test {
   ListOptions list_;
   ApplyOptions apply_;
   VerifyOptions verify_;
+  ExplainOptions explain_;
   Commands commands_ = {
       [this](const TrainOptions& o) { return train_ = o, ran_ = "train", 10; },
       [this](const EvalOptions& o) { return eval_ = o, ran_ = "eval", 11; },
       [this](const ListOptions& o) { return list_ = o, ran_ = "list", 12; },
       [this](const ApplyOptions& o) { return apply_ = o, ran_ = "apply", 13; },
       [this](const VerifyOptions& o) { return verify_ = o, ran_ = "verify", 1; },
+      [this](const ExplainOptions& o) { return explain_ = o, ran_ = "explain", 14; },
   };
 };
 
@@ -85,14 +87,29 @@ TEST_F(Dispatch, ApplyOptionsArrive) {
 }
 
 TEST_F(Dispatch, VerifyTakesFamiliesAndGivesItsOwnStatus) {
-  EXPECT_EQ(run({"verify", "--plugin", "p.so", "a.json", "--json", "b.json"}), 1);
+  EXPECT_EQ(run({"verify", "--plugin", "p.so", "a.json", "--json", "b.json", "--cases"}), 1);
   EXPECT_EQ(verify_.families, (std::vector<std::string>{"a.json", "b.json"}));
   EXPECT_EQ(verify_.plugin, (std::vector<std::string>{"p.so"}));
   EXPECT_TRUE(verify_.json);
+  EXPECT_TRUE(verify_.cases);
+}
+
+TEST_F(Dispatch, ExplainOptionsArrive) {
+  EXPECT_EQ(run({"explain", "--quant", "sat,none", "--role", "activation", "--bits", "2", "--set", "alpha=1",
+                 "--range", "-2,2.5", "--points", "11", "--csv", "c", "--json", "-o", "s"}),
+            14);
+  EXPECT_EQ(explain_.quant, "sat,none");
+  EXPECT_EQ(explain_.role, "activation");
+  EXPECT_EQ(explain_.bits, 2);
+  EXPECT_EQ(explain_.set, (std::vector<Assignment>{{"alpha", "1"}}));
+  EXPECT_EQ(explain_.range, (std::vector<double>{-2, 2.5}));
+  EXPECT_EQ(explain_.points, 11);
+  EXPECT_EQ(explain_.csv + explain_.output, "cs");
+  EXPECT_TRUE(explain_.json);
 }
 
 TEST_F(Dispatch, HelpAndVersion) {
-  for (const std::string command : {"train", "eval", "list", "apply", "verify"}) {
+  for (const std::string command : {"train", "eval", "list", "apply", "explain", "verify"}) {
     EXPECT_EQ(run({command, "--help"}), 0);
     EXPECT_NE(out_.str().find("Usage: qtrain"), std::string::npos);
     EXPECT_NE(out_.str().find("Examples:\n  qtrain"), std::string::npos);
@@ -111,7 +128,10 @@ TEST_F(Dispatch, MistakesOfTheUserEndWithStatus2) {
   expect_refused({"eval"}, "--checkpoint is missing");
   expect_refused({"list", "modles"}, "did you mean 'models'?");
   expect_refused({"list", "models", "datasets"}, "unexpected argument; got 'datasets'");
-  expect_refused({"apply", "--quant", "sat", "-i", "x", "-o", "y", "--role", "bias"}, "weight|activation");
+  expect_refused({"apply", "--quant", "sat", "-i", "x", "-o", "y", "--role", "gain"},
+                 "weight|activation|output|bias");
+  expect_refused({"explain", "-o", "x"}, "--quant is missing");
+  expect_refused({"explain", "--quant", "sat", "--range", "-2"}, "wrong number of values");
   expect_refused({"verify"}, "families is missing");
   expect_refused({"--bits", "0\n"}, "not a whole number");
 }

@@ -6,6 +6,7 @@
 
 #include "cli/dispatch.h"
 #include "cli/help.h"
+#include "cli/model_setup.h"
 #include "engine/core/error.h"
 
 namespace qtrain::cli {
@@ -49,6 +50,21 @@ TEST(TrainOptions, BitsOfOneRoleOverrideTheCommonOnes) {
   EXPECT_EQ(o.weight_bits(), 2);
   EXPECT_EQ(o.activation_bits(), 3);
   EXPECT_EQ(train_options({"--w-bits", "auto"}).weight_bits(), 4);
+}
+
+// A quantizer that lacks a role leaves it float, but not where it was asked for by name.
+TEST(TrainOptions, QuantizersServeTheRolesThatTheyHave) {
+  TrainOptions options;
+  options.quant = "ttq";
+  EXPECT_EQ(wrap_options(options).weight_quantizer, "ttq");
+  EXPECT_EQ(wrap_options(options).activation_quantizer, "none");
+  options.a_quant = "sat";
+  EXPECT_EQ(wrap_options(options).activation_quantizer, "sat");
+  options.a_quant = "ttq";
+  EXPECT_EQ(wrap_options(options).activation_quantizer, "ttq");
+  options.quant = "ttk";
+  options.a_quant.clear();
+  EXPECT_THROW(wrap_options(options), ValueError);
 }
 
 TEST(TrainOptions, AssignmentsAddUpAndTheLastOfAKeyWins) {

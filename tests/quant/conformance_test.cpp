@@ -36,9 +36,24 @@ struct Subject {
   } catch (const ValueError&) {
     return nullptr;
   }
+  // 4, or what comes next for quantizers that can't do 4 bits; 0 where none is possible.
+  int usual_bits() const {
+    for (const int bits : {4, 2, 1})
+      if (make_if_possible(bits) != nullptr) return bits;
+    return 0;
+  }
+  std::shared_ptr<Quantizer> make_usual() const { return make(usual_bits()); }
   bool option_is(const std::string& name, const std::string& value) const {
     const auto found = options.find(name);
     return found != options.end() && found->second == value;
+  }
+  // The same, where it may be by default.
+  bool setting_is(const std::string& name, const std::string& value) const {
+    if (options.contains(name)) return option_is(name, value);
+    const std::vector<OptionSpec>& specs = find_quantizer(quantizer).options(role);
+    const auto found =
+        std::find_if(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
+    return found != specs.end() && found->default_value == value;
   }
   std::string name() const {
     std::string text =
@@ -69,8 +84,7 @@ std::vector<Subject> subjects() {
               variants.push_back({info->name, role, layer, {{spec.name, value}}});
         }
         for (const Subject& variant : variants)
-          if (variant.make_if_possible(4) != nullptr)
-            all.push_back(variant);  // some options are for one kind of layer
+          if (variant.usual_bits() > 0) all.push_back(variant);  // some options are for one kind of layer
       }
   return all;
 }
@@ -83,8 +97,13 @@ struct Exemption {
   bool (*applies)(const Subject&);
 };
 
+// adabits' weights are sat's.
+bool is_sat_weight(const Subject& s) {
+  return s.role == Role::weight && (s.quantizer == "sat" || s.quantizer == "adabits");
+}
+
 bool rescales(const Subject& s) {
-  if (s.quantizer != "sat" || s.role != Role::weight) return false;
+  if (!is_sat_weight(s)) return false;
   return s.layer == LayerKind::linear
              ? !s.option_is("rescale", "none") || s.option_is("rescale_conv", "none")
              : !s.options.empty() &&
@@ -93,7 +112,7 @@ bool rescales(const Subject& s) {
 }
 
 bool maps_by_tanh(const Subject& s) {
-  return s.quantizer == "sat" || s.quantizer == "dorefa" || s.quantizer == "pact";
+  return s.quantizer == "sat" || s.quantizer == "adabits" || s.quantizer == "dorefa" || s.quantizer == "pact";
 }
 
 const std::vector<Exemption>& exemptions() {
@@ -101,13 +120,20 @@ const std::vector<Exemption>& exemptions() {
       {Property::idempotent, "tanh and the largest weight change with the tensor",
        [](const Subject& s) { return s.role == Role::weight && maps_by_tanh(s); }},
       {Property::idempotent, "mean and standard deviation change with the tensor",
-       [](const Subject& s) { return s.option_is("adaptive", "var-mean"); }},
+       [](const Subject& s) { return s.setting_is("adaptive", "var-mean"); }},
       {Property::uses_levels, "the first step is 2 mean|x| / sqrt(Qp), so many bits reach beyond the values",
-       [](const Subject& s) { return s.option_is("parametrization", "step"); }},
+       [](const Subject& s) { return s.setting_is("parametrization", "step"); }},
+      {Property::idempotent, "the result is a code, or a code times a scale of the batch",
+       [](const Subject& s) { return s.quantizer == "fatnn"; }},
+      {Property::idempotent, "the range is measured anew, and its ends are met to rounding error only",
+       [](const Subject& s) { return s.quantizer == "dsq" || s.quantizer == "uniform"; }},
       {Property::derivative, "the scale counts as a constant", rescales},
+      {Property::uses_levels, "most powers of two are smaller than all values",
+       [](const Subject& s) { return s.quantizer == "pow2" || s.quantizer == "mixed-pow2"; }},
       {Property::finite_for_huge, "the standard deviation of the weights themselves overflows float32",
        [](const Subject& s) {
-         return s.option_is("rescale", "stddev") || s.option_is("rescale_conv", "stddev");
+         return s.option_is("rescale", "stddev") || s.option_is("rescale_conv", "stddev") ||
+                s.setting_is("adaptive", "var-mean");
        }},
   };
   return all;
@@ -276,7 +302,7 @@ TEST_P(Conformance, GradientsAreDerivativesWhereNothingIsRounded) {
 // The gradient is linear in dL/dy: twice the one gives twice the other, zero gives zero.
 TEST_P(Conformance, GradientsAreLinear) {
   const Subject& s = GetParam();
-  const auto quantizer = s.make(4);
+  const auto quantizer = s.make_usual();
   const Tensor x = normal(usual_shape(s), usual_deviation(s));
   const std::vector<float> g = normal_values(static_cast<std::size_t>(x.numel()), 1, 2);
   std::vector<float> twice = g;
@@ -304,7 +330,7 @@ TEST_P(Conformance, StateSurvivesAFile) {
       std::filesystem::temp_directory_path() / ("qtrain-conformance-" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
   const std::string file = (folder / "state.safetensors").string();
-  const auto first = s.make(4);
+  const auto first = s.make_usual();
   const Tensor x = normal(usual_shape(s), usual_deviation(s));
   first->forward(x);  // moves running statistics
   for (const NamedTensor& p : first->named_parameters()) {
@@ -315,7 +341,7 @@ TEST_P(Conformance, StateSurvivesAFile) {
   TensorMap state;
   for (const NamedTensor& t : first->state_dict()) state[t.name] = t.tensor;
   save_tensors(file, state);
-  const auto second = s.make(4);
+  const auto second = s.make_usual();
   second->load_state_dict(to_named_tensors(load_tensors(file)));
   std::filesystem::remove_all(folder);
   first->evaluate();
@@ -326,17 +352,21 @@ TEST_P(Conformance, StateSurvivesAFile) {
 TEST_P(Conformance, SetBitsTakesEffectAtTheNextForward) {
   const Subject& s = GetParam();
   const Tensor x = normal(usual_shape(s), usual_deviation(s));
-  const auto changed = s.make(4);
+  const auto changed = s.make_usual();
+  const bool has_bits = changed->bits() < float_bits;
+  const int usual = s.usual_bits();
+  const int other =
+      s.make_if_possible(3) != nullptr ? 3 : (usual > 1 && s.make_if_possible(1) != nullptr ? 1 : float_bits);
   changed->evaluate();
   changed->forward(x);
-  changed->set_bits(3);
-  const auto fresh = s.make(3);
+  changed->set_bits(other);
+  const auto fresh = s.make(other);
   fresh->evaluate();
   EXPECT_EQ(changed->bits(), fresh->bits());
   EXPECT_EQ(changed->forward(x).values(), fresh->forward(x).values());
-  if (changed->bits() >= float_bits) return;  // bits mean nothing to it
+  if (!has_bits) return;  // bits mean nothing to it
   for (const int bits : {-1, 0, 33}) EXPECT_THROW(changed->set_bits(bits), ValueError) << bits;
-  EXPECT_EQ(changed->bits(), 3);
+  EXPECT_EQ(changed->bits(), other);
 }
 
 TEST_P(Conformance, TakesEveryWeightShapeAndOddSizes) {
@@ -423,7 +453,7 @@ TEST_P(Conformance, NotANumberStaysVisible) {
 
 TEST_P(Conformance, RefusesWhatIsNoFloatTensor) {
   const Subject& s = GetParam();
-  const auto quantizer = s.make(4);
+  const auto quantizer = s.make_usual();
   if (quantizer->bits() >= float_bits) GTEST_SKIP();  // looks at nothing
   EXPECT_THROW(quantizer->forward(Tensor()), Error);
   const std::vector<std::int64_t> whole(6);
@@ -436,7 +466,7 @@ TEST_P(Conformance, RefusesBitWidthsThatThereAreNot) {
 }
 
 TEST_P(Conformance, DescribesItself) {
-  const auto quantizer = GetParam().make(4);
+  const auto quantizer = GetParam().make_usual();
   EXPECT_FALSE(quantizer->kind().empty());
   EXPECT_EQ(quantizer->describe().find('\n'), std::string::npos);
 }

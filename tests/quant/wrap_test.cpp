@@ -143,29 +143,25 @@ TEST(Wrap, FirstAndLastCanBeToldOtherwise) {
   EXPECT_THROW(parse_edge_treatment("half"), ValueError);
 }
 
-// A quantizer that does nothing would leave parameters without gradients.
-TEST(Wrap, ALayerThatTheRuleLeavesFloatIsNotReplaced) {
-  const auto wrapped = [](const EdgeOptions& first, const EdgeOptions& last) {
+// dsq's rule: everything but the last layer.
+TEST(Wrap, ARuleCanLeaveALayerFloat) {
+  const auto wrapped = [](const std::string& activation, const EdgeOptions& last) {
     auto network = make_network();
-    quantize_network(*network, {.weight_quantizer = "lsq",
-                                .activation_quantizer = "lsq",
+    quantize_network(*network, {.weight_quantizer = "dsq",
+                                .activation_quantizer = activation,
                                 .weight_bits = 4,
                                 .activation_bits = 3,
-                                .first = first,
                                 .last = last});
     return network;
   };
-  const auto network = wrapped({}, {});
-  EXPECT_EQ(dynamic_cast<QuantizedLayer*>(&*network->child("0")), nullptr);
-  EXPECT_EQ(dynamic_cast<QuantizedLayer*>(&*network->child("5")), nullptr);
-  EXPECT_EQ(bits_of(*network, "2.0"), (Bits{4, 3}));
-  const auto told = wrapped({EdgeTreatment::automatic, 8}, {EdgeTreatment::full});
-  EXPECT_EQ(bits_of(*told, "0"), (Bits{8, 0}));
-  EXPECT_EQ(bits_of(*told, "5"), (Bits{4, 3}));
-  const auto mixed = make_network();  // float weights, but an input that another rule quantizes
-  quantize_network(*mixed, {.weight_quantizer = "lsq", .activation_quantizer = "sat"});
+  const auto by_rule = wrapped("dsq", {});
+  EXPECT_EQ(bits_of(*by_rule, "0"), (Bits{4, 3}));
+  EXPECT_EQ(dynamic_cast<QuantizedLayer*>(&*by_rule->child("5")), nullptr);
+  const auto mixed = wrapped("sat", {});  // each side by its own rule
   EXPECT_EQ(layer(*mixed, "5").weight_quantizer(), nullptr);
   EXPECT_NE(layer(*mixed, "5").input_quantizer(), nullptr);
+  EXPECT_EQ(bits_of(*wrapped("dsq", {EdgeTreatment::automatic, 8}), "5"), (Bits{8, 0}));
+  EXPECT_EQ(bits_of(*wrapped("dsq", {EdgeTreatment::full}), "5"), (Bits{4, 3}));
 }
 
 TEST(Wrap, OneLayerIsTheFirst) {

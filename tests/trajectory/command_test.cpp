@@ -23,21 +23,27 @@ struct Recipe {
 const std::string common = "--model resnet20 --data tensors:" + folder + "batches.safetensors --init " +
                            folder +
                            "init.safetensors --shuffle off --augment none --batch-size 32 --epochs 1 "
-                           "--schedule constant --nesterov on ";
+                           "--schedule constant ";
 const std::string sat =
-    "--quant sat --normalize raw --init-scale fc.weight=16 --lr 0.005 --weight-decay 4e-5 ";
+    "--nesterov on --quant sat --normalize raw --init-scale fc.weight=16 --lr 0.005 --weight-decay 4e-5 ";
+
+const std::string cifar = "--normalize cifar --lr 0.05 --weight-decay 1e-4 --weight-decay-on all ";
 
 const std::vector<Recipe> recipes = {
-    {"fp32", "--normalize cifar --lr 0.05 --weight-decay 1e-4 --weight-decay-on all"},
+    {"fp32", cifar + "--nesterov on"},
+    {"dsq_w4a4", cifar + "--quant dsq --bits 4"},
+    {"dsq_w4a4_bounds", cifar + "--quant dsq --bits 4 --set weight.bounds=data --set activation.upper=4 "
+                                "--set activation.lower=-1"},
+    {"uniform_w8a8", cifar + "--quant uniform --bits 8"},
     {"sat_w4a4", sat + "--bits 4 --first-w-bits 4 --last-w-bits 4"},
     {"sat_w2a2_centered",
      sat + "--bits 2 --first-w-bits 2 --last-w-bits 2 --set weight.scheme=centered --set activation.alpha=3"},
-    {"dorefa_pact_w3a3",
-     "--quant pact --bits 3 --set activation.boundary=4 --normalize cifar --lr 0.05 --weight-decay 1e-4 "
-     "--weight-decay-on all"},
     {"lsq_w4a4",
      "--quant lsq --bits 4 --set weight.boundary=0.5 --set activation.boundary=4 --normalize cifar --lr 0.05 "
      "--weight-decay 1e-4 --weight-decay-on all"},
+    {"dorefa_pact_w3a3",
+     "--quant pact --bits 3 --set activation.boundary=4 --normalize cifar --lr 0.05 --weight-decay 1e-4 "
+     "--weight-decay-on all"},
 };
 
 std::vector<std::string> words(const std::string& line) {

@@ -1,0 +1,384 @@
+// dsq: differentiable soft quantization (Gong et al. 2019, arXiv:1908.05033; code of ricky40403/DSQ).
+//
+// Learned, per tensor: upper, lower, alpha. With R = 2^b - 1 intervals:
+//   U = (1 - mu) running_upper + mu upper in training, running_upper in evaluation; L likewise
+//   c = clip(x, L, U),  M = max c,  m = min c,  delta = (M - m) / R
+//   i = floor((c - m) / delta),  mid = (i + 1/2) delta + m
+//   phi = s tanh(k (c - mid)),  s = 1 / (1 - alpha),  k = ln(2 / alpha - 1) / delta
+//   y = (i + [phi > 0]) delta + m
+// The sign of phi is that of c - mid, so the soft phi shapes the gradient only. Backward takes the rounding
+// phi -> +-1 as the identity and i as a constant; everything else is differentiated, M and m too. With
+// g = dL/dy, kappa = ln(2 / alpha - 1), u = (c - mid) / delta, tau = tanh(kappa u), q = i + 1/2 + u:
+//   e = g s kappa (1 - tau^2) / 2                                        to c directly
+//   dL/dM = sum(g (i + [phi > 0]) - e q) / R,  dL/dm = sum(g - e) - dL/dM   shared by the elements there
+//   dL/dalpha = delta sum(g tau / (2 (1 - alpha)^2) - e u 2 / (kappa alpha^2 (2 / alpha - 1)))
+//   dL/dx = dL/dc where L <= x <= U; beyond U it is collected into dL/dU, and dL/dupper = mu dL/dU
+// Where U clips, M is U, and dL/dM goes to the bound. alpha is held in [0.001, 1.999] and 0.001 away from 1;
+// beyond the ends its gradient is 0. A tensor whose c are all equal has y = c and e = g. NaN passes.
+#include <array>
+#include <limits>
+
+#include "engine/autograd/tape.h"
+#include "engine/backend/backend.h"
+#include "engine/core/error.h"
+#include "engine/kernels/grouped.h"
+#include "engine/kernels/math.h"
+#include "engine/ops/check.h"
+#include "quant/registry.h"
+
+namespace qtrain::quant {
+namespace {
+
+constexpr float least_alpha = 1e-3F;
+constexpr float most_alpha = 1.999F;
+constexpr float alpha_gap = 1e-3F;  // around 1
+
+// Sums of the pass backward.
+enum Total { to_most, to_least, to_alpha, count_most, count_least, beyond_upper, beyond_lower, totals };
+
+struct DsqMath {
+  const float* range = nullptr;  // {L, U, -min x, max x}
+  const float* alpha = nullptr;
+  float intervals = 1;  // R
+  float lower = 0, upper = 0, least = 0, most = 0;
+  bool flat = false;
+  float lift = 1, unlift = 1;  // a power of two that keeps tiny and huge ranges within the divisor's
+  float m = 0, top = 0, delta = 1;
+  Divisor by_delta;
+  float kappa = 1, slope = 1, alpha_by_e = 0, alpha_by_g = 0;
+
+  QTRAIN_HOST_DEVICE void prepare() {
+    lower = range[0];
+    upper = range[1];
+    least = -range[2];
+    most = range[3];
+    m = clip(least, lower, upper);
+    top = clip(most, lower, upper);
+    flat = top == m;
+    const float width = top - m;
+    lift = flat ? 1.0F : width < 1e-10F ? 0x1p100F : (width > 1e25F ? 0x1p-100F : 1.0F);
+    unlift = 1.0F / lift;
+    delta = flat ? 1.0F : (top * lift - m * lift) / intervals;
+    m *= lift;
+    by_delta.set(delta);
+
+    float a = clip(*alpha, least_alpha, most_alpha);
+    a = fabsf(a - 1.0F) < alpha_gap ? (a > 1.0F ? 1.0F + alpha_gap : 1.0F - alpha_gap) : a;
+    kappa = logf(2.0F / a - 1.0F);
+    slope = kappa / (1.0F - a) / 2.0F;
+    alpha_by_g = 0.5F / ((1.0F - a) * (1.0F - a));
+    alpha_by_e = -2.0F / (kappa * a * a * (2.0F / a - 1.0F));
+  }
+
+  QTRAIN_HOST_DEVICE float forward(float x) const {
+    const float inside = clip(x, lower, upper);
+    const float c = inside * lift;
+    const float i = floorf(by_delta.divide(c - m));
+    const float mid = (i + 0.5F) * delta + m;
+    const float y = ((c > mid ? 1.0F : 0.0F) + i) * delta + m;
+    const float result = y * unlift > top ? top : y * unlift;
+    return flat ? inside : result;
+  }
+
+  // dL/dx but for the share of the extremes, and the terms of the totals.
+  QTRAIN_HOST_DEVICE Mapped<totals> backward(float x, float g) const {
+    const float c = clip(x, lower, upper) * lift;
+    const float i = floorf(by_delta.divide(c - m));
+    const float mid = (i + 0.5F) * delta + m;
+    const float u = by_delta.divide(c - mid);
+    const float tau = tanh_of(u * kappa);
+    const float e = flat ? g : g * slope * (1.0F - tau * tau);
+    const float level = (c > mid ? 1.0F : 0.0F) + i;
+    return {x > upper || x < lower ? 0.0F : e,
+            {g * level - e * (i + 0.5F + u), g - e, e * u * alpha_by_e + g * tau * alpha_by_g,
+             x == most ? 1.0F : 0.0F, x == least ? 1.0F : 0.0F, x > upper ? e : 0.0F, x < lower ? e : 0.0F}};
+  }
+};
+
+// What the totals mean for the parameters and for each element at an extreme.
+struct DsqTotals {
+  DsqMath math;
+  const float* sums;
+  float momentum;  // 0 in evaluation
+  float* shares;   // of each element at {max, min}
+  float* upper;
+  float* lower;
+  float* alpha;
+  QTRAIN_HOST_DEVICE void prepare() { math.prepare(); }
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t) const {
+    const float at_most = math.flat ? 0.0F : sums[to_most] / math.intervals;
+    const float at_least = math.flat ? 0.0F : sums[to_least] - at_most;
+    const bool clips_most = math.most > math.upper;
+    const bool clips_least = math.least < math.lower;
+    shares[0] = clips_most ? 0.0F : at_most / sums[count_most];
+    shares[1] = clips_least ? 0.0F : at_least / sums[count_least];
+    *upper = momentum == 0 ? 0.0F : momentum * (sums[beyond_upper] + (clips_most ? at_most : 0.0F));
+    *lower = momentum == 0 ? 0.0F : momentum * (sums[beyond_lower] + (clips_least ? at_least : 0.0F));
+    const bool passes = *math.alpha >= least_alpha && *math.alpha <= most_alpha;
+    const float width = clip(math.delta * math.unlift, 0.0F, 1e30F);  // finite for the hugest tensors too
+    *alpha = math.flat || !passes ? 0.0F : sums[to_alpha] * width;
+  }
+};
+
+// Gives the elements at the extremes their shares: each call looks at one block of elements, and only where
+// the block has such an element.
+struct ExtremeShares {
+  const float* range;
+  const float* block_extremes;  // {-min x, max x} of each block
+  const float* shares;
+  const float* x;
+  float* grad_x;
+  std::int64_t n;
+  float least = 0, most = 0, at_most = 0, at_least = 0;
+  QTRAIN_HOST_DEVICE void prepare() {
+    least = -range[2];
+    most = range[3];
+    at_most = shares[0];
+    at_least = shares[1];
+  }
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
+    const bool has_most = at_most != 0 && block_extremes[2 * block + 1] == most;
+    const bool has_least = at_least != 0 && -block_extremes[2 * block] == least;
+    if (!has_most && !has_least) return;
+    const std::int64_t begin = block * reduction_block;
+    const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
+    for (std::int64_t i = begin; i < end; ++i)
+      grad_x[i] += (x[i] == most ? at_most : 0.0F) + (x[i] == least ? at_least : 0.0F);
+  }
+};
+
+struct ForwardOf {
+  DsqMath math;
+  QTRAIN_HOST_DEVICE void prepare() { math.prepare(); }
+  QTRAIN_HOST_DEVICE float operator()(float x) const { return math.forward(x); }
+};
+
+struct BackwardOf {
+  DsqMath math;
+  QTRAIN_HOST_DEVICE void prepare() { math.prepare(); }
+  QTRAIN_HOST_DEVICE Mapped<totals> operator()(float x, float g) const { return math.backward(x, g); }
+};
+
+struct DsqNode final : Node {
+  std::string_view op;
+  float intervals = 1;
+  float momentum = 0;
+  SavedTensor x{"x"};
+  SavedTensor alpha{"alpha"};
+  SavedTensor range{"range"};
+  SavedTensor block_extremes{"block extremes"};
+  std::string_view name() const override { return op; }
+  std::vector<SavedTensor*> saved() override { return {&x, &alpha, &range, &block_extremes}; }
+
+  bool can_recompute() const override { return true; }
+  Tensor recompute(std::size_t /*output*/) override { return run_forward(math(), x.get()); }
+
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    const Tensor& g = grad_outputs[0];
+    const Tensor input = x.get();
+    const Tensor extremes = block_extremes.get();
+    const Stream stream = backend(g.device()).stream();
+    const auto scalars = [&](std::int64_t count) { return Tensor::empty({count}, DType::f32, g.device()); };
+    const Tensor grad_x = reuse_or_allocate(g);
+    const Tensor sums = scalars(totals);
+    map_reduce<totals>(stream, g.numel(), BackwardOf{math()}, sums.data<float>(), grad_x.data<float>(),
+                       input.data<float>(), g.data<float>());
+    const Tensor shares = scalars(2);
+    const std::vector<Tensor> grads = {grad_x, scalars(1), scalars(1), scalars(1)};
+    for_each(stream, 1,
+             DsqTotals{math(), sums.data<float>(), momentum, shares.data<float>(), grads[1].data<float>(),
+                       grads[2].data<float>(), grads[3].data<float>()});
+    for_each(stream, reduction_blocks(g.numel()),
+             ExtremeShares{range.get().data<float>(), extremes.data<float>(), shares.data<float>(),
+                           input.data<float>(), grad_x.data<float>(), g.numel()},
+             1);
+    return grads;
+  }
+
+  DsqMath math() const {
+    return {.range = range.get().data<float>(), .alpha = alpha.get().data<float>(), .intervals = intervals};
+  }
+  static Tensor run_forward(const DsqMath& math, const Tensor& x) {
+    Tensor y = Tensor::empty_like(x);
+    map(backend(x.device()).stream(), x.numel(), ForwardOf{math}, y.data<float>(), x.data<float>());
+    return y;
+  }
+};
+
+struct Extremes {
+  QTRAIN_HOST_DEVICE Terms<2> operator()(float x) const { return {-x, x}; }
+};
+
+class Dsq final : public Quantizer {
+ public:
+  explicit Dsq(const QuantizerSpec& spec)
+      : Quantizer(spec.bits),
+        op_(spec.role == Role::weight ? "dsq weight"
+                                      : (spec.role == Role::bias ? "dsq bias" : "dsq activation")),
+        momentum_(spec.options.real("momentum")),
+        stores_running_(spec.options.flag("store_running")),
+        upper_(add_parameter("upper", parameter(spec, "upper"))),
+        lower_(add_parameter("lower", parameter(spec, "lower"))),
+        alpha_(add_parameter("alpha", parameter(spec, "alpha"))),
+        running_upper_(add_buffer("running_upper", value(spec, "upper"))),
+        running_lower_(add_buffer("running_lower", value(spec, "lower"))) {
+    if (spec.options.choice("bounds") == "data") measured_ = &add_counter("measured");
+    const double alpha = spec.options.real("alpha");
+    const double gap = static_cast<double>(alpha_gap);
+    check::value(alpha >= 0.001 && alpha <= 1.999 && (alpha <= 1 - gap || alpha >= 1 + gap), op_,
+                 "option 'alpha'", std::to_string(alpha), "0.001..1.999 and not 1",
+                 "1 is the straight line, with a division by 0; 0 a hard step, 2 and more no curve at all");
+    check::value(momentum_ >= 0 && momentum_ <= 1, op_, "option 'momentum'", std::to_string(momentum_),
+                 "0..1");
+    check::value(
+        spec.options.real("lower") < spec.options.real("upper"), op_, "options 'lower' and 'upper'",
+        std::to_string(spec.options.real("lower")) + " and " + std::to_string(spec.options.real("upper")),
+        "a lower bound below the upper one");
+  }
+
+  std::string kind() const override { return "Dsq"; }
+  std::string describe() const override { return std::string(op_) + ", " + std::to_string(bits()) + " bits"; }
+
+  Tensor forward(const Tensor& x) override {
+    if (bits() >= float_bits) return x;
+    check::tensor(op_, "x", x);
+    check::sizes(x.numel() > 0, op_, "an empty tensor", x.str(), "at least one element");
+    check::same_device(op_, {x, upper_});
+    const Tensor range = Tensor::empty({4}, DType::f32, x.device());
+    const Tensor extremes = Tensor::empty({2 * reduction_blocks(x.numel())}, DType::f32, x.device());
+    measure(x, range, extremes);
+    if (measured_ != nullptr && is_training() && *measured_->data<std::int64_t>() == 0) start_at(range);
+    take_bounds(range);
+
+    auto node = std::make_shared<DsqNode>();
+    node->op = op_;
+    node->intervals = static_cast<float>(std::ldexp(1.0, bits()) - 1.0);
+    node->momentum = is_training() ? static_cast<float>(momentum_) : 0.0F;
+    const Tensor y = DsqNode::run_forward(
+        {.range = range.data<float>(), .alpha = alpha_.data<float>(), .intervals = node->intervals}, x);
+    const std::array<Tensor, 4> inputs = {x, upper_, lower_, alpha_};
+    if (Tape::needs_recording(inputs)) {
+      node->x.save(x);
+      node->alpha.save(alpha_);
+      node->range.save(range);
+      node->block_extremes.save(extremes);
+    }
+    Tape::record(node, inputs, std::span<const Tensor>(&y, 1));
+    return y;
+  }
+
+ private:
+  static Tensor value(const QuantizerSpec& spec, std::string_view option) {
+    return Tensor::full({1}, static_cast<float>(spec.options.real(option)));
+  }
+  static Tensor parameter(const QuantizerSpec& spec, std::string_view option) {
+    Tensor learned = value(spec, option);
+    learned.set_requires_grad(true);
+    return learned;
+  }
+
+  // Clipping keeps the order, so the extremes of the clipped values are the clipped extremes.
+  static void measure(const Tensor& x, const Tensor& range, const Tensor& extremes) {
+    const Stream stream = backend(x.device()).stream();
+    reduce_each_block<2, Maximum>(stream, x.numel(), Extremes{}, extremes.data<float>(), x.data<float>());
+    reduce_groups<1, Maximum>(
+        stream, extremes.numel(), Grouping{.outer = 1, .inner = 2, .run = 1},
+        [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, range.data<float>() + 2, extremes.data<float>());
+  }
+
+  // bounds = data: the first training batch's extremes, where they are finite.
+  void start_at(const Tensor& range) {
+    const Stream stream = backend(range.device()).stream();
+    const auto set = [&](const Tensor& bound, float sign, const float* measured) {
+      map(
+          stream, 1,
+          [sign] QTRAIN_LAMBDA(float before, float now) { return now - now == 0 ? sign * now : before; },
+          bound.data<float>(), bound.data<float>(), measured);
+      bound.bump_version();
+    };
+    for (const Tensor& bound : {lower_, running_lower_}) set(bound, -1, range.data<float>() + 2);
+    for (const Tensor& bound : {upper_, running_upper_}) set(bound, 1, range.data<float>() + 3);
+    *measured_->data<std::int64_t>() = 1;
+  }
+
+  // L and U of this forward.
+  void take_bounds(const Tensor& range) {
+    const Stream stream = backend(range.device()).stream();
+    const auto share = static_cast<float>(is_training() ? momentum_ : 0.0);
+    const auto keep = static_cast<float>(is_training() ? 1 - momentum_ : 1.0);
+    const auto mixed = [share, keep] QTRAIN_LAMBDA(float running, float learned) {
+      return share == 0 ? running : keep * running + share * learned;
+    };
+    const auto take = [&](const Tensor& running, const Tensor& learned, float* bound) {
+      map(stream, 1, mixed, bound, running.data<float>(), learned.data<float>());
+      if (!stores_running_ || !is_training()) return;
+      map(
+          stream, 1, [] QTRAIN_LAMBDA(float v) { return v; }, running.data<float>(), bound);
+      running.bump_version();
+    };
+    take(running_lower_, lower_, range.data<float>());
+    take(running_upper_, upper_, range.data<float>() + 1);
+  }
+
+  std::string_view op_;
+  double momentum_;
+  bool stores_running_;
+  const Tensor& upper_;
+  const Tensor& lower_;
+  const Tensor& alpha_;
+  const Tensor& running_upper_;
+  const Tensor& running_lower_;
+  const Tensor* measured_ = nullptr;  // 1 once the bounds have been taken from the data
+};
+
+std::vector<OptionSpec> dsq_options() {
+  return {{.name = "alpha",
+           .type = OptionType::real,
+           .default_value = "0.2",
+           .help = "initial alpha: near 0 a hard step, near 1 a straight line; 0.001..1.999 and not 1",
+           .choices = {}},
+          {.name = "momentum",
+           .type = OptionType::real,
+           .default_value = "0.1",
+           .help = "share of the learned bounds in those that clip",
+           .choices = {}},
+          {.name = "store_running",
+           .type = OptionType::boolean,
+           .default_value = "false",
+           .help = "let the running bounds follow the learned ones; off: they stay at their start (the "
+                   "reference)",
+           .choices = {}},
+          {.name = "bounds",
+           .type = OptionType::choice,
+           .default_value = "given",
+           .help = "start of the bounds: `lower` and `upper`, or min and max of the first training batch",
+           .choices = {"given", "data"}},
+          {.name = "upper",
+           .type = OptionType::real,
+           .default_value = "2147483648",
+           .help = "initial upper bound; the default, the reference's, clips nothing",
+           .choices = {}},
+          {.name = "lower",
+           .type = OptionType::real,
+           .default_value = "-4294967296",
+           .help = "initial lower bound, likewise",
+           .choices = {}}};
+}
+
+const Registration registration{{
+    .name = "dsq",
+    .summary = "differentiable soft quantization: levels between min and max, a gradient shaped by tanh",
+    .source = "Gong et al. 2019, arXiv:1908.05033; github ricky40403/DSQ",
+    .weight_options = dsq_options(),
+    .activation_options = dsq_options(),
+    .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
+      return std::make_shared<Dsq>(spec);
+    },
+    .roles = {Role::weight, Role::activation, Role::bias},
+    .first_layer = {},
+    .last_layer = {.quantize = false},
+    .bias_options = dsq_options(),
+}};
+
+}  // namespace
+}  // namespace qtrain::quant
