@@ -13,6 +13,8 @@
 //   grad=STE       dL/dx = g where |x| < 1, else 0
 //   grad=triangle  dL/dx = (2 - 2|x|) g where |x| < 1, else 0      (activations)
 // With adaptive=var-mean x is the normalized weight; gamma is a learned gain on y (grouped_quantizer.h).
+#include <bit>
+
 #include "engine/core/error.h"
 #include "quant/fake_quantize.h"
 #include "quant/grouped_quantizer.h"
@@ -41,14 +43,20 @@ struct SignMath {
   }
 };
 
-// Mean |x| of each group. Every element is divided before it is added: the largest floats have a mean, too.
+// Mean |x| of each group. Elements are added up as parts of a power of 2, which loses nothing: so the largest
+// floats have a mean, too.
 Tensor mean_magnitude(const Tensor& x, const Grouping& grouping) {
+  const Stream stream = backend(x.device()).stream();
   const Tensor means = Tensor::empty({grouping.groups()}, DType::f32, x.device());
-  const float share = static_cast<float>(grouping.groups()) / static_cast<float>(x.numel());
+  const auto count = static_cast<std::uint64_t>(x.numel() / grouping.groups());
+  const float part = 1.0F / static_cast<float>(std::bit_ceil(count));
+  const float parts = static_cast<float>(count) * part;
   reduce_groups<1, Sum>(
-      backend(x.device()).stream(), x.numel(), grouping,
-      [share] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v) * share}; }, means.data<float>(),
-      x.data<float>());
+      stream, x.numel(), grouping, [part] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v) * part}; },
+      means.data<float>(), x.data<float>());
+  map(
+      stream, grouping.groups(), [parts] QTRAIN_LAMBDA(float sum) { return sum / parts; },
+      means.data<float>(), means.data<float>());
   return means;
 }
 

@@ -1,4 +1,4 @@
-// The golden family of sat, recorded from the reference implementation, and how `qtrain verify` reports on
+// The golden families, recorded from the reference implementations, and how `qtrain verify` reports on
 // families that fail, can't be run or can't be read.
 #include <gtest/gtest.h>
 
@@ -28,6 +28,18 @@ TEST(Golden, EveryCaseOfSatIsWithinTolerance) {
     for (const TensorCheck& tensor : one.tensors)
       EXPECT_LE(tensor.share(), 0.05) << one.name << " " << tensor.name;
   }
+}
+
+TEST(Golden, EveryFamilyOfTheFolderIsWithinTolerance) {
+  std::size_t families = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(golden(""))) {
+    if (entry.path().extension() != ".json") continue;
+    ++families;
+    const FamilyCheck check = check_family(load_golden_family(entry.path().string()), Device{});
+    for (const CaseCheck& one : check.cases)
+      EXPECT_EQ(one.outcome, Outcome::passed) << entry.path() << " " << one.name << " " << one.reason;
+  }
+  EXPECT_GE(families, 3U);
 }
 
 TEST(Golden, RolesHaveTheTensorsTheyShould) {

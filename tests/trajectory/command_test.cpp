@@ -24,11 +24,14 @@ const std::string common = "--model resnet20 --data tensors:" + folder + "batche
                            folder +
                            "init.safetensors --shuffle off --augment none --batch-size 32 --epochs 1 "
                            "--schedule constant --nesterov on ";
+const std::string cifar = "--normalize cifar --lr 0.05 --weight-decay 1e-4 ";
 const std::string sat =
     "--quant sat --normalize raw --init-scale fc.weight=16 --lr 0.005 --weight-decay 4e-5 ";
 
 const std::vector<Recipe> recipes = {
-    {"fp32", "--normalize cifar --lr 0.05 --weight-decay 1e-4 --weight-decay-on all"},
+    {"fp32", cifar + "--weight-decay-on all"},
+    {"lqnets_w2a2", cifar + "--weight-decay-on all --quant lq-nets --bits 2"},
+    {"xnor_w1a1", cifar + "--quant xnor --bits 1 --set activation.padding_after_quant=true --relu off"},
     {"sat_w4a4", sat + "--bits 4 --first-w-bits 4 --last-w-bits 4"},
     {"sat_w2a2_centered",
      sat + "--bits 2 --first-w-bits 2 --last-w-bits 2 --set weight.scheme=centered --set activation.alpha=3"},

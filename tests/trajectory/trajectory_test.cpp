@@ -1,8 +1,8 @@
-// Short training runs recorded from the original public code (AdaBits; PyTorch 1.13, CPU), reproduced step by
-// step: a CIFAR ResNet-20, 12 updates on 12 batches of 32. Low-bit training is chaotic: a different order of
-// summation moves some value over a rounding boundary, and everything after it changes. Each recipe therefore
-// holds `spread`: how far the reference itself moves when its initial weights move by a factor of 1 + 1e-6
-// N(0,1). The measures here are shares of what is allowed:
+// Short training runs recorded from the original public code (AdaBits, QTool; PyTorch 1.13, CPU), reproduced
+// step by step: a CIFAR ResNet-20, 12 updates on 12 batches of 32. Low-bit training is chaotic: a different
+// order of summation moves some value over a rounding boundary, and everything after it changes. Each recipe
+// therefore holds `spread`: how far the reference itself moves when its initial weights move by a factor of 1
+// + 1e-6 N(0,1). The measures here are shares of what is allowed:
 //   loss of a step      tolerance = 5 * (largest spread up to the step), at least 1e-4
 //   sums and L2 norms   5 * (larger of the two numbers' spreads) + 1e-4 * norm
 // Everything stays within 5 spreads; a correct implementation needs about half of them.
@@ -40,27 +40,83 @@ Json read_recipe(const std::string& name) {
 // --- the recipe's network, batches and update rule
 // ---------------------------------------------------------------
 
-quant::WrapOptions wrap_options(const Json& recipe) {
-  const Json& settings = recipe.at("settings");
-  quant::WrapOptions options;
-  options.weight_bits = settings.at("weight").at("bits");
-  options.activation_bits = settings.at("activation").at("bits");
-  options.weight_options = {{"scheme", settings.at("weight").at("scheme")}};
-  options.activation_options = {{"scheme", settings.at("activation").at("scheme")}};
-  options.first.treatment = quant::EdgeTreatment::weight_only;
-  options.last.treatment = quant::EdgeTreatment::full;
+using Texts = std::map<std::string, std::string>;
+
+// What is particular to a quantizer's recipes: which of the settings are options of the quantizer, what else
+// is set, how the first and the last layer are treated, which network it is, and what decays.
+struct RecipeRules {
+  std::vector<std::string> weight_settings = {};
+  std::vector<std::string> activation_settings = {};
+  Texts activation_options = {};
+  quant::EdgeTreatment first = quant::EdgeTreatment::automatic;
+  quant::EdgeTreatment last = quant::EdgeTreatment::automatic;
+  bool relu = true;
+  bool decays_weights_only = false;
+};
+
+const RecipeRules& rules_of(const Json& recipe) {
+  static const std::map<std::string, RecipeRules> table = {
+      {"none", {}},
+      {"sat",
+       {.weight_settings = {"scheme"},
+        .activation_settings = {"scheme"},
+        .first = quant::EdgeTreatment::weight_only,
+        .last = quant::EdgeTreatment::full,
+        .decays_weights_only = true}},
+      {"lq-nets",
+       {.weight_settings = {"half_range", "adaptive", "scale", "custom_update"},
+        .activation_settings = {"half_range", "groups", "adaptive", "scale", "custom_update"}}},
+      {"xnor",
+       {.weight_settings = {"grad", "adaptive", "gamma"},
+        .activation_settings = {"scale", "grad"},
+        .activation_options = {{"padding_after_quant", "true"}},
+        .relu = false,
+        .decays_weights_only = true}},
+  };
+  return table.at(recipe.at("quantizer"));
+}
+
+Texts options_from(const Json& settings, const std::vector<std::string>& names, Texts options = {}) {
+  for (const std::string& name : names) {
+    const Json& value = settings.at(name);
+    options[name] = value.is_string() ? value.get<std::string>() : value.dump();
+  }
   return options;
 }
 
+quant::WrapOptions wrap_options(const Json& recipe) {
+  const Json& settings = recipe.at("settings");
+  const RecipeRules& rules = rules_of(recipe);
+  quant::WrapOptions options;
+  options.weight_quantizer = options.activation_quantizer = recipe.at("quantizer");
+  options.weight_bits = settings.at("weight").at("bits");
+  options.activation_bits = settings.at("activation").at("bits");
+  options.weight_options = options_from(settings.at("weight"), rules.weight_settings);
+  options.activation_options =
+      options_from(settings.at("activation"), rules.activation_settings, rules.activation_options);
+  options.first.treatment = rules.first;
+  options.last.treatment = rules.last;
+  return options;
+}
+
+// One number: all elements; a list: the elements; rows and columns: row r holds rows[r] in every column.
+Tensor initial_tensor(const Shape& shape, const Json& value) {
+  if (value.is_number()) return Tensor::full(shape, value.get<float>());
+  if (value.is_array()) return Tensor::from_values(shape, value.get<std::vector<float>>());
+  std::vector<float> elements;
+  for (const Json& row : value.at("rows"))
+    elements.insert(elements.end(), value.at("columns").get<std::size_t>(), row.get<float>());
+  return Tensor::from_values(shape, elements);
+}
+
 std::shared_ptr<Module> make_network(const Json& recipe) {
-  auto network = zoo::make_model("resnet20", {.initialize = false});
+  auto network = zoo::make_model("resnet20", {.relu = rules_of(recipe).relu, .initialize = false});
   network->load_state_dict(to_named_tensors(load_tensors(file("init.safetensors"))));
   if (recipe.at("quantizer") != "none") quant::quantize_network(*network, wrap_options(recipe));
   NamedTensors initial;
   for (const NamedTensor& t : network->state_dict()) {
     if (recipe.contains("quantizer_initial") && recipe["quantizer_initial"].contains(t.name))
-      initial.push_back(
-          {t.name, Tensor::full(t.tensor.shape(), recipe["quantizer_initial"][t.name].get<float>())});
+      initial.push_back({t.name, initial_tensor(t.tensor.shape(), recipe["quantizer_initial"][t.name])});
     if (recipe.contains("initial_scale") && recipe["initial_scale"].contains(t.name)) {
       std::vector<float> values = t.tensor.values();
       for (float& v : values) v *= recipe["initial_scale"][t.name].get<float>();
@@ -104,7 +160,7 @@ SGD make_optimizer(Module& network, const Json& recipe) {
   const Json& settings = recipe.at("optimizer");
   ParameterGroup decayed{.parameters = {}, .weight_decay = settings.at("weight_decay")};
   ParameterGroup plain;
-  const bool weights_only = recipe.at("quantizer") == "sat";  // see weight_decay_rule of the recipes
+  const bool weights_only = rules_of(recipe).decays_weights_only;
   for (const NamedTensor& p : network.named_parameters())
     (weights_only && p.tensor.rank() < 2 ? plain : decayed).parameters.push_back(p);
   std::vector<ParameterGroup> groups{decayed};
@@ -287,7 +343,8 @@ TEST_P(Trajectory, IsReproduced) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory, testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered"),
+INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory,
+                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "lqnets_w2a2", "xnor_w1a1"),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace
