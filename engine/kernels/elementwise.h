@@ -35,7 +35,7 @@ inline std::int64_t reduction_blocks(std::int64_t n) {
   return (n + reduction_block - 1) / reduction_block;
 }
 
-// The K terms that one element adds to a reduction, K = 1 to 16: Terms<2>{a, b}. Plain members and passed by
+// The K terms that one element adds to a reduction, K = 1 to 8: Terms<2>{a, b}. Plain members and passed by
 // value: the compiler keeps them in vector registers, which it can't do with an array or anything whose
 // address is taken.
 // clang-format off
@@ -48,14 +48,6 @@ template <> struct Terms<5> { float t0, t1, t2, t3, t4; };
 template <> struct Terms<6> { float t0, t1, t2, t3, t4, t5; };
 template <> struct Terms<7> { float t0, t1, t2, t3, t4, t5, t6; };
 template <> struct Terms<8> { float t0, t1, t2, t3, t4, t5, t6, t7; };
-template <> struct Terms<9> { float t0, t1, t2, t3, t4, t5, t6, t7, t8; };
-template <> struct Terms<10> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9; };
-template <> struct Terms<11> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10; };
-template <> struct Terms<12> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11; };
-template <> struct Terms<13> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12; };
-template <> struct Terms<14> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13; };
-template <> struct Terms<15> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14; };
-template <> struct Terms<16> { float t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15; };
 
 template <int k, int K>
 QTRAIN_HOST_DEVICE float term(Terms<K> terms) {
@@ -66,15 +58,7 @@ QTRAIN_HOST_DEVICE float term(Terms<K> terms) {
   else if constexpr (k == 4) return terms.t4;
   else if constexpr (k == 5) return terms.t5;
   else if constexpr (k == 6) return terms.t6;
-  else if constexpr (k == 7) return terms.t7;
-  else if constexpr (k == 8) return terms.t8;
-  else if constexpr (k == 9) return terms.t9;
-  else if constexpr (k == 10) return terms.t10;
-  else if constexpr (k == 11) return terms.t11;
-  else if constexpr (k == 12) return terms.t12;
-  else if constexpr (k == 13) return terms.t13;
-  else if constexpr (k == 14) return terms.t14;
-  else return terms.t15;
+  else return terms.t7;
 }
 // clang-format on
 

@@ -43,8 +43,8 @@ constexpr int sum_count(int bits) {
 QTRAIN_HOST_DEVICE constexpr int pair_position(int bits, int j, int k) {
   return j * bits - j * (j - 1) / 2 + k - j;
 }
-// Sums that one pass collects.
-constexpr int sums_at_once = 16;
+// Sums that one pass collects: with more of them the compiler no longer vectorizes it.
+constexpr int sums_at_once = 6;
 
 template <int bits, int position>
 QTRAIN_HOST_DEVICE float summand(int code, float x) {
