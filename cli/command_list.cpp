@@ -117,7 +117,9 @@ Json list_quantizers() {
 std::string rule_text(const Json& rule) {
   if (describe(quant::float_edge) == rule) return "float";
   std::string parts = rule["quantize_input"].get<bool>() ? "" : "input not quantized";
-  if (rule["least_weight_bits"] > 1)
+  if (rule["least_weight_bits"] >= quant::float_bits)
+    parts += fmt::format("{}weights float", parts.empty() ? "" : ", ");
+  else if (rule["least_weight_bits"] > 1)
     parts += fmt::format("{}weights of at least {} bits", parts.empty() ? "" : ", ",
                          text(rule["least_weight_bits"]));
   return parts.empty() ? "like the others" : parts;

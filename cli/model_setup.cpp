@@ -186,8 +186,9 @@ BuiltModel build_model(const TrainOptions& options, std::int64_t classes) {
   load_plugins(options.plugin);
   const quant::WrapOptions wrap = wrap_options(options);
   BuiltModel built;
-  built.network = zoo::make_model(options.model,
-                                  {.num_classes = classes, .seed = static_cast<std::uint64_t>(options.seed)});
+  built.network = zoo::make_model(
+      options.model,
+      {.num_classes = classes, .relu = options.relu, .seed = static_cast<std::uint64_t>(options.seed)});
   const InitialTensors initial = read_initial(options.init);
   LoadReport plain;
   if (!options.init.empty()) plain = built.network->load_state_dict(initial.plain, false);

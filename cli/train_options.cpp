@@ -28,6 +28,7 @@ Fields model_fields(TrainOptions& o) {
        .slot = &o.num_classes,
        .help = "classes; auto: the data set's",
        .range = at_least_1},
+      {.name = "relu", .slot = &o.relu, .help = "off: a network without ReLU, for inputs of one bit"},
       {.name = "init", .slot = &o.init, .help = "initial weights, safetensors", .value_name = "FILE"},
       {.name = "init-scale", .slot = &o.init_scale, .help = "multiply initial tensors: fc.weight=16"},
   };

@@ -22,6 +22,7 @@ struct TrainOptions {
   // Model
   std::string model = "resnet18";
   std::optional<std::int64_t> num_classes;  // unset: as many as the data set has
+  bool relu = true;                         // off: the network has no ReLU
   std::string init;                         // safetensors with initial weights; "" = none
   std::vector<Assignment> init_scale;       // tensor name = factor, applied after --init
 

@@ -51,6 +51,11 @@ const Tensor& Module::add_buffer(std::string name, Tensor tensor) {
   return add_member(std::move(name), std::move(tensor), Role::buffer);
 }
 
+void Module::replace_buffer(const Tensor& buffer, Tensor tensor) {
+  for (Member& m : members_)
+    if (&m.tensor == &buffer) m.tensor = std::move(tensor);
+}
+
 const Tensor& Module::add_counter(std::string name) {
   return add_member(std::move(name), Tensor::zeros({}, DType::i64), Role::counter);
 }

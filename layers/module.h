@@ -158,6 +158,8 @@ class Module {
   // absent bias, say. Names are unique and without dots (ValueError).
   const Tensor& add_parameter(std::string name, Tensor tensor);
   const Tensor& add_buffer(std::string name, Tensor tensor);
+  // Puts another tensor in the place of a buffer that add_buffer() returned: one of another shape, say.
+  void replace_buffer(const Tensor& buffer, Tensor tensor);
   // An i64 scalar on the host, starting at 0. Files may lack it.
   const Tensor& add_counter(std::string name);
   template <class T = Module>

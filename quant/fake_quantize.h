@@ -12,6 +12,10 @@
 // With K = 0 there are no `parameters`, and backward returns dL/dx alone. Math whose gradient is g for every
 // x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
 // having a backward, and costs no pass.
+//
+// Math that also takes statistics of what it quantizes says `static constexpr int observed = M` and has
+//   Mapped<M> observe(float x) const;           y and M terms of this element
+// fake_quantize() then sums the terms up a group in its forward pass, where it is asked to.
 #pragma once
 
 #include "engine/autograd/tape.h"
@@ -29,6 +33,13 @@ struct ForwardOf {
   F f;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
   QTRAIN_HOST_DEVICE float operator()(float x) const { return f.forward(x); }
+};
+
+template <class F>
+struct ObserveOf {
+  F f;
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
+  QTRAIN_HOST_DEVICE auto operator()(float x) const { return f.observe(x); }
 };
 
 template <class F>
@@ -105,8 +116,17 @@ struct FakeQuantizeNode final : Node {
     }
   }
 
-  static Tensor run_forward(const F& f, const Tensor& x, const Grouping& grouping) {
+  // `observed`: where the sums of observe() go, or nullptr.
+  static Tensor run_forward(const F& f, const Tensor& x, const Grouping& grouping,
+                            [[maybe_unused]] float* observed = nullptr) {
     Tensor y = Tensor::empty_like(x);
+    if constexpr (requires { F::observed; }) {
+      if (observed != nullptr) {
+        map_reduce_groups<F::observed>(backend(x.device()).stream(), x.numel(), grouping, ObserveOf<F>{f},
+                                       observed, y.data<float>(), x.data<float>());
+        return y;
+      }
+    }
     map_groups(backend(x.device()).stream(), x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(),
                x.data<float>());
     return y;
@@ -132,12 +152,14 @@ struct FakeQuantizeNode final : Node {
 }  // namespace detail
 
 // y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
-// whatever the math expects. ShapeError where the elements can't be divided among the groups.
+// whatever the math expects. ShapeError where the elements can't be divided among the groups. `observed`, for
+// math that observes: where the sums go, [M * groups] as map_reduce_groups lays them out.
 template <int K, class F>
 Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
                      const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
                      const Grouping& grouping = {},
-                     const std::array<Tensor, detail::constant_count<F>()>& constants = {}) {
+                     const std::array<Tensor, detail::constant_count<F>()>& constants = {},
+                     float* observed = nullptr) {
   using Node = detail::FakeQuantizeNode<K, F>;
   check::tensor(op, "x", x);
   const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
@@ -154,7 +176,7 @@ Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
       f.parameters[k] = parameters[k].template data<float>();
   if constexpr (detail::constant_count<F>() > 0)
     for (std::size_t c = 0; c < constants.size(); ++c) f.constants[c] = constants[c].template data<float>();
-  Tensor y = Node::run_forward(f, x, grouping);
+  Tensor y = Node::run_forward(f, x, grouping, observed);
   auto node = std::make_shared<Node>();
   std::array<Tensor, 1 + static_cast<std::size_t>(K)> inputs;
   inputs[0] = x;

@@ -12,47 +12,10 @@
 #include "engine/ops/arithmetic.h"
 #include "engine/ops/rearrange.h"
 #include "quant/fake_quantize.h"
+#include "quant/group_statistics.h"
 
 namespace qtrain::quant {
 namespace {
-
-// --- statistics of groups, off the tape
-// ------------------------------------------------------------------------------------------------------------
-
-struct Spread {
-  Tensor mean;
-  Tensor std;
-};
-
-struct SquaredDeviation {
-  const float* means;
-  float mean = 0;
-  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { mean = means[group]; }
-  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {(x - mean) * (x - mean)}; }
-};
-
-Spread spread_of(const Tensor& x, const Grouping& grouping) {
-  const Stream stream = backend(x.device()).stream();
-  const std::int64_t groups = grouping.groups();
-  const std::int64_t count = x.numel() / groups;
-  Spread spread{Tensor::empty({groups}, DType::f32, x.device()),
-                Tensor::empty({groups}, DType::f32, x.device())};
-  float* const mean = spread.mean.data<float>();
-  float* const std = spread.std.data<float>();
-  reduce_groups<1, Sum>(
-      stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mean, x.data<float>());
-  map(
-      stream, groups, [count] QTRAIN_LAMBDA(float sum) { return sum / static_cast<float>(count); }, mean,
-      mean);
-  reduce_groups<1, Sum>(stream, x.numel(), grouping, SquaredDeviation{mean}, std, x.data<float>());
-  map(
-      stream, groups,
-      [count] QTRAIN_LAMBDA(float sum) {
-        return count > 1 ? sqrtf(sum / static_cast<float>(count - 1)) : 0.0F;
-      },
-      std, std);
-  return spread;
-}
 
 // --- the rules' scalar math
 // ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ struct ModelOptions {
   std::int64_t in_channels = 3;
   // Residual blocks start as their shortcut: the last gain of each is 0 (Goyal et al. 2017).
   bool zero_init_residual = false;
+  // Off: no ReLU anywhere, for activations of one bit: behind a ReLU all signs are +.
+  bool relu = true;
   std::uint64_t seed = 0;  // of the initial weights
   bool initialize = true;  // false: weights stay 0, for callers that load them anyway
 };

@@ -36,8 +36,9 @@ std::shared_ptr<Module> convolution(std::int64_t in, std::int64_t out, std::int6
                                                 .bias = false});
 }
 
-BasicBlock::BasicBlock(std::int64_t in, std::int64_t width, std::int64_t stride)
-    : conv1_(add("conv1", convolution(in, width, 3, stride))),
+BasicBlock::BasicBlock(std::int64_t in, std::int64_t width, std::int64_t stride, bool relu)
+    : relu_(relu),
+      conv1_(add("conv1", convolution(in, width, 3, stride))),
       bn1_(add<Normalization>("bn1", norm(width))),
       conv2_(add("conv2", convolution(width, width, 3))),
       bn2_(add<Normalization>("bn2", norm(width))) {
@@ -45,16 +46,17 @@ BasicBlock::BasicBlock(std::int64_t in, std::int64_t width, std::int64_t stride)
 }
 
 Tensor BasicBlock::forward(const Tensor& x) {
-  const Tensor y = conv2_(bn1_(conv1_(x), true));
-  return bn2_(y, true, downsample_ ? downsample_(x) : x);
+  const Tensor y = conv2_(bn1_(conv1_(x), relu_));
+  return bn2_(y, relu_, downsample_ ? downsample_(x) : x);
 }
 
 void BasicBlock::zero_last_gain() {
   zero_gain(bn2_);
 }
 
-Bottleneck::Bottleneck(std::int64_t in, std::int64_t width, std::int64_t stride)
-    : conv1_(add("conv1", convolution(in, width, 1))),
+Bottleneck::Bottleneck(std::int64_t in, std::int64_t width, std::int64_t stride, bool relu)
+    : relu_(relu),
+      conv1_(add("conv1", convolution(in, width, 1))),
       bn1_(add<Normalization>("bn1", norm(width))),
       conv2_(add("conv2", convolution(width, width, 3, stride))),
       bn2_(add<Normalization>("bn2", norm(width))),
@@ -65,8 +67,8 @@ Bottleneck::Bottleneck(std::int64_t in, std::int64_t width, std::int64_t stride)
 }
 
 Tensor Bottleneck::forward(const Tensor& x) {
-  const Tensor y = conv3_(bn2_(conv2_(bn1_(conv1_(x), true)), true));
-  return bn3_(y, true, downsample_ ? downsample_(x) : x);
+  const Tensor y = conv3_(bn2_(conv2_(bn1_(conv1_(x), relu_)), relu_));
+  return bn3_(y, relu_, downsample_ ? downsample_(x) : x);
 }
 
 void Bottleneck::zero_last_gain() {
@@ -75,17 +77,19 @@ void Bottleneck::zero_last_gain() {
 
 template <class Block>
 std::shared_ptr<Module> residual_stage(std::int64_t& channels, std::int64_t width, int count,
-                                       std::int64_t stride) {
+                                       std::int64_t stride, bool relu) {
   auto stage = std::make_shared<Sequential>();
   for (int i = 0; i < count; ++i) {
-    stage->append(std::make_shared<Block>(channels, width, i == 0 ? stride : 1));
+    stage->append(std::make_shared<Block>(channels, width, i == 0 ? stride : 1, relu));
     channels = width * Block::expansion;
   }
   return stage;
 }
 
-template std::shared_ptr<Module> residual_stage<BasicBlock>(std::int64_t&, std::int64_t, int, std::int64_t);
-template std::shared_ptr<Module> residual_stage<Bottleneck>(std::int64_t&, std::int64_t, int, std::int64_t);
+template std::shared_ptr<Module> residual_stage<BasicBlock>(std::int64_t&, std::int64_t, int, std::int64_t,
+                                                            bool);
+template std::shared_ptr<Module> residual_stage<Bottleneck>(std::int64_t&, std::int64_t, int, std::int64_t,
+                                                            bool);
 
 void initialize(Module& network, const ModelOptions& options) {
   if (!options.initialize) return;

@@ -1,5 +1,5 @@
 // The blocks of residual networks (He et al. 2016), with torchvision's names. Batch norm, the shortcut's
-// addition and ReLU are one pass over memory: bn(x, relu, residual).
+// addition and ReLU are one pass over memory: bn(x, relu, residual). Without `relu` that part is left out.
 #pragma once
 
 #include "layers/normalization.h"
@@ -21,12 +21,13 @@ class ResidualBlock : public Module {
 class BasicBlock final : public ResidualBlock {
  public:
   static constexpr std::int64_t expansion = 1;
-  BasicBlock(std::int64_t in, std::int64_t width, std::int64_t stride);
+  BasicBlock(std::int64_t in, std::int64_t width, std::int64_t stride, bool relu);
   Tensor forward(const Tensor& x) override;
   void zero_last_gain() override;
   std::string kind() const override { return "BasicBlock"; }
 
  private:
+  bool relu_;
   Slot<Module> conv1_;
   Slot<Normalization> bn1_;
   Slot<Module> conv2_;
@@ -39,12 +40,13 @@ class BasicBlock final : public ResidualBlock {
 class Bottleneck final : public ResidualBlock {
  public:
   static constexpr std::int64_t expansion = 4;
-  Bottleneck(std::int64_t in, std::int64_t width, std::int64_t stride);
+  Bottleneck(std::int64_t in, std::int64_t width, std::int64_t stride, bool relu);
   Tensor forward(const Tensor& x) override;
   void zero_last_gain() override;
   std::string kind() const override { return "Bottleneck"; }
 
  private:
+  bool relu_;
   Slot<Module> conv1_;
   Slot<Normalization> bn1_;
   Slot<Module> conv2_;
@@ -57,7 +59,7 @@ class Bottleneck final : public ResidualBlock {
 // `count` blocks in a row, the first of them with the stride. `channels` goes in and comes out.
 template <class Block>
 std::shared_ptr<Module> residual_stage(std::int64_t& channels, std::int64_t width, int count,
-                                       std::int64_t stride);
+                                       std::int64_t stride, bool relu);
 
 // Fresh weights for a network of these blocks: torchvision's rules.
 void initialize(Module& network, const ModelOptions& options);

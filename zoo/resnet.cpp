@@ -15,27 +15,30 @@ template <class Block>
 class ResNet final : public Module {
  public:
   ResNet(std::array<int, 4> blocks, const ModelOptions& options)
-      : conv1_(add("conv1", convolution(options.in_channels, 64, 7, 2))),
+      : relu_(options.relu),
+        conv1_(add("conv1", convolution(options.in_channels, 64, 7, 2))),
         bn1_(add<Normalization>("bn1", std::make_shared<BatchNorm2d>(64))),
         maxpool_(add("maxpool", std::make_shared<MaxPool2d>(
                                     PoolGeometry{.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}}))) {
     std::int64_t channels = 64;
     for (std::size_t i = 0; i < blocks.size(); ++i)
-      stages_[i] = add("layer" + std::to_string(i + 1),
-                       residual_stage<Block>(channels, std::int64_t{64} << i, blocks[i], i == 0 ? 1 : 2));
+      stages_[i] =
+          add("layer" + std::to_string(i + 1),
+              residual_stage<Block>(channels, std::int64_t{64} << i, blocks[i], i == 0 ? 1 : 2, relu_));
     avgpool_ = add("avgpool", std::make_shared<GlobalAvgPool2d>());
     fc_ = add("fc", std::make_shared<Linear>(channels, options.num_classes));
     initialize(*this, options);
   }
 
   Tensor forward(const Tensor& x) override {
-    Tensor y = maxpool_(bn1_(conv1_(x), true));
+    Tensor y = maxpool_(bn1_(conv1_(x), relu_));
     for (const Slot<Module>& stage : stages_) y = stage(y);
     return fc_(flatten(avgpool_(y)));
   }
   std::string kind() const override { return "ResNet"; }
 
  private:
+  bool relu_;
   Slot<Module> conv1_;
   Slot<Normalization> bn1_;
   Slot<Module> maxpool_;

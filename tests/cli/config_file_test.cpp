@@ -75,6 +75,8 @@ TEST_F(ConfigFile, WhatIsWrittenReadsBackTheSame) {
                                            "a \"b\" \\c\n\t\x7f",
                                            "--num-classes",
                                            "10",
+                                           "--relu",
+                                           "off",
                                            "--init-scale",
                                            "fc.weight=16",
                                            "layer1.0.w=0.1",

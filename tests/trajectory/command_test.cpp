@@ -26,24 +26,24 @@ const std::string common = "--model resnet20 --data tensors:" + folder + "batche
                            "--schedule constant ";
 const std::string sat =
     "--nesterov on --quant sat --normalize raw --init-scale fc.weight=16 --lr 0.005 --weight-decay 4e-5 ";
-
-const std::string cifar = "--normalize cifar --lr 0.05 --weight-decay 1e-4 --weight-decay-on all ";
+const std::string cifar = "--normalize cifar --lr 0.05 --weight-decay 1e-4 ";
+const std::string dsq = cifar + "--weight-decay-on all ";                  // ricky40403/DSQ
+const std::string qtool = cifar + "--weight-decay-on all --nesterov on ";  // aim-uofa/model-quantization
 
 const std::vector<Recipe> recipes = {
-    {"fp32", cifar + "--nesterov on"},
-    {"dsq_w4a4", cifar + "--quant dsq --bits 4"},
-    {"dsq_w4a4_bounds", cifar + "--quant dsq --bits 4 --set weight.bounds=data --set activation.upper=4 "
-                                "--set activation.lower=-1"},
-    {"uniform_w8a8", cifar + "--quant uniform --bits 8"},
+    {"fp32", qtool},
     {"sat_w4a4", sat + "--bits 4 --first-w-bits 4 --last-w-bits 4"},
     {"sat_w2a2_centered",
      sat + "--bits 2 --first-w-bits 2 --last-w-bits 2 --set weight.scheme=centered --set activation.alpha=3"},
-    {"lsq_w4a4",
-     "--quant lsq --bits 4 --set weight.boundary=0.5 --set activation.boundary=4 --normalize cifar --lr 0.05 "
-     "--weight-decay 1e-4 --weight-decay-on all"},
-    {"dorefa_pact_w3a3",
-     "--quant pact --bits 3 --set activation.boundary=4 --normalize cifar --lr 0.05 --weight-decay 1e-4 "
-     "--weight-decay-on all"},
+    {"dsq_w4a4", dsq + "--quant dsq --bits 4"},
+    {"dsq_w4a4_bounds", dsq + "--quant dsq --bits 4 --set weight.bounds=data --set activation.upper=4 "
+                              "--set activation.lower=-1"},
+    {"uniform_w8a8", dsq + "--quant uniform --bits 8"},
+    {"lsq_w4a4", qtool + "--quant lsq --bits 4 --set weight.boundary=0.5 --set activation.boundary=4"},
+    {"dorefa_pact_w3a3", qtool + "--quant pact --bits 3 --set activation.boundary=4"},
+    {"lqnets_w2a2", qtool + "--quant lq-nets --bits 2"},
+    {"xnor_w1a1",
+     cifar + "--nesterov on --quant xnor --bits 1 --relu off --set activation.padding_after_quant=true"},
 };
 
 std::vector<std::string> words(const std::string& line) {

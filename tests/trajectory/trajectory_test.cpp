@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -41,10 +40,33 @@ Json read_recipe(const std::string& name) {
 // --- the recipe's network, batches and update rule
 // ---------------------------------------------------------------
 
-// The settings of a role that are options of its quantizer.
-std::map<std::string, std::string> quantizer_options(const std::string& quantizer, quant::Role role,
-                                                     const Json& settings) {
-  std::map<std::string, std::string> options;
+using Texts = std::map<std::string, std::string>;
+
+// What a quantizer's recipes have beside the settings that are its options: how the first and the last layer
+// are treated where it isn't the quantizer's own rule, which network it is, and what decays.
+struct RecipeRules {
+  Texts activation_options = {};
+  quant::EdgeTreatment first = quant::EdgeTreatment::automatic;
+  quant::EdgeTreatment last = quant::EdgeTreatment::automatic;
+  bool relu = true;
+  bool decays_weights_only = false;
+};
+
+RecipeRules rules_of(const Json& recipe) {
+  static const std::map<std::string, RecipeRules> particular = {
+      {"sat",
+       {.first = quant::EdgeTreatment::weight_only,
+        .last = quant::EdgeTreatment::full,
+        .decays_weights_only = true}},
+      {"xnor",
+       {.activation_options = {{"padding_after_quant", "true"}}, .relu = false, .decays_weights_only = true}},
+  };
+  const auto found = particular.find(recipe.at("quantizer"));
+  return found == particular.end() ? RecipeRules() : found->second;
+}
+
+// The settings of a role that are options of its quantizer, beside `options`.
+Texts options_from(const std::string& quantizer, quant::Role role, const Json& settings, Texts options = {}) {
   for (const quant::OptionSpec& spec : quant::find_quantizer(quantizer).options(role))
     if (settings.contains(spec.name) && settings.at(spec.name) != "output channels") {  // the default anyway
       const Json& value = settings.at(spec.name);
@@ -54,32 +76,39 @@ std::map<std::string, std::string> quantizer_options(const std::string& quantize
 }
 
 quant::WrapOptions wrap_options(const Json& recipe) {
-  const std::string quantizer = recipe.at("quantizer");
   const Json& weight = recipe.at("settings").at("weight");
   const Json& activation = recipe.at("settings").at("activation");
+  const RecipeRules rules = rules_of(recipe);
   quant::WrapOptions options;
-  options.weight_quantizer = quantizer;
-  options.activation_quantizer = quantizer;
+  options.weight_quantizer = options.activation_quantizer = recipe.at("quantizer");
   options.weight_bits = weight.at("bits");
   options.activation_bits = activation.at("bits");
-  options.weight_options = quantizer_options(quantizer, quant::Role::weight, weight);
-  options.activation_options = quantizer_options(quantizer, quant::Role::activation, activation);
-  if (options.weight_quantizer == "sat") {  // the others' own rules are those of their recipes
-    options.first.treatment = quant::EdgeTreatment::weight_only;
-    options.last.treatment = quant::EdgeTreatment::full;
-  }
+  options.weight_options = options_from(options.weight_quantizer, quant::Role::weight, weight);
+  options.activation_options = options_from(options.activation_quantizer, quant::Role::activation, activation,
+                                            rules.activation_options);
+  options.first.treatment = rules.first;
+  options.last.treatment = rules.last;
   return options;
 }
 
+// One number: all elements; a list: the elements; rows and columns: row r holds rows[r] in every column.
+Tensor initial_tensor(const Shape& shape, const Json& value) {
+  if (value.is_number()) return Tensor::full(shape, value.get<float>());
+  if (value.is_array()) return Tensor::from_values(shape, value.get<std::vector<float>>());
+  std::vector<float> elements;
+  for (const Json& row : value.at("rows"))
+    elements.insert(elements.end(), value.at("columns").get<std::size_t>(), row.get<float>());
+  return Tensor::from_values(shape, elements);
+}
+
 std::shared_ptr<Module> make_network(const Json& recipe) {
-  auto network = zoo::make_model("resnet20", {.initialize = false});
+  auto network = zoo::make_model("resnet20", {.relu = rules_of(recipe).relu, .initialize = false});
   network->load_state_dict(to_named_tensors(load_tensors(file("init.safetensors"))));
   if (recipe.at("quantizer") != "none") quant::quantize_network(*network, wrap_options(recipe));
   NamedTensors initial;
   for (const NamedTensor& t : network->state_dict()) {
     if (recipe.contains("quantizer_initial") && recipe["quantizer_initial"].contains(t.name))
-      initial.push_back(
-          {t.name, Tensor::full(t.tensor.shape(), recipe["quantizer_initial"][t.name].get<float>())});
+      initial.push_back({t.name, initial_tensor(t.tensor.shape(), recipe["quantizer_initial"][t.name])});
     if (recipe.contains("initial_scale") && recipe["initial_scale"].contains(t.name)) {
       std::vector<float> values = t.tensor.values();
       for (float& v : values) v *= recipe["initial_scale"][t.name].get<float>();
@@ -123,7 +152,7 @@ SGD make_optimizer(Module& network, const Json& recipe) {
   const Json& settings = recipe.at("optimizer");
   ParameterGroup decayed{.parameters = {}, .weight_decay = settings.at("weight_decay")};
   ParameterGroup plain;
-  const bool weights_only = recipe.at("quantizer") == "sat";  // see weight_decay_rule of the recipes
+  const bool weights_only = rules_of(recipe).decays_weights_only;
   for (const NamedTensor& p : network.named_parameters())
     (weights_only && p.tensor.rank() < 2 ? plain : decayed).parameters.push_back(p);
   std::vector<ParameterGroup> groups{decayed};
@@ -306,9 +335,16 @@ TEST_P(Trajectory, IsReproduced) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory,
-                         testing::Values("fp32", "sat_w4a4", "sat_w2a2_centered", "dsq_w4a4",
-                                         "dsq_w4a4_bounds", "uniform_w8a8"),
+// Every recipe of the folder.
+std::vector<std::string> recipes() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(file("")))
+    if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
+  std::ranges::sort(names);
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, Trajectory, testing::ValuesIn(recipes()),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "engine/core/error.h"
@@ -119,6 +121,48 @@ TEST(Zoo, OptionsAreFollowed) {
   EXPECT_EQ(find(*zero, "layer1.0.bn1.weight").values()[0], 1.0F);
   EXPECT_EQ(find(*make_model("resnet50", {.zero_init_residual = true}), "layer1.0.bn3.weight").values()[0],
             0.0F);
+}
+
+// All else is affine in evaluation: f(x) + f(-x) = 2 f(0).
+TEST(Zoo, WithoutReluANetworkIsAffine) {
+  const NoGradGuard no_grad;
+  std::vector<float> values(3 * 8 * 8);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<float>(7 * i));
+  const Tensor x = Tensor::from_values({1, 3, 8, 8}, values);
+  for (float& v : values) v = -v;
+  const Tensor negative = Tensor::from_values({1, 3, 8, 8}, values);
+  const auto asymmetry = [&](bool relu) {
+    const auto model = make_model("resnet20", {.relu = relu, .seed = 3});
+    model->evaluate();
+    const std::vector<float> a = (*model)(x).values();
+    const std::vector<float> b = (*model)(negative).values();
+    const std::vector<float> middle = (*model)(Tensor::zeros({1, 3, 8, 8})).values();
+    float largest = 0;
+    float size = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      largest = std::max(largest, std::abs(a[i] + b[i] - 2 * middle[i]));
+      size = std::max(size, std::abs(a[i]));
+    }
+    return largest / size;
+  };
+  EXPECT_LT(asymmetry(false), 1e-3F);
+  EXPECT_GT(asymmetry(true), 1e-2F);
+}
+
+TEST(Zoo, TheReluSwitchReachesEveryKindOfBlock) {
+  const NoGradGuard no_grad;
+  for (const char* name : {"resnet18", "resnet50"}) {
+    const auto features = [&](bool relu) {
+      const auto model = make_model(name, {.relu = relu, .seed = 3});
+      model->evaluate();
+      model->replace_child("avgpool", std::make_shared<Identity>());
+      model->replace_child("fc", std::make_shared<Identity>());
+      return (*model)(Tensor::full({1, 3, 32, 32}, 0.5F)).values();
+    };
+    const auto negative = [](float v) { return v < 0; };
+    EXPECT_TRUE(std::ranges::any_of(features(false), negative)) << name;
+    EXPECT_TRUE(std::ranges::none_of(features(true), negative)) << name;
+  }
 }
 
 TEST(Zoo, UnknownNamesAndSizesAreRefused) {
