@@ -36,32 +36,28 @@ constexpr float alpha_gap = 1e-3F;  // around 1
 // Sums of the pass backward.
 enum Total { to_most, to_least, to_alpha, count_most, count_least, beyond_upper, beyond_lower, totals };
 
-struct DsqMath {
-  const float* range = nullptr;  // {L, U, -min x, max x}
-  const float* alpha = nullptr;
-  float intervals = 1;  // R
-  float lower = 0, upper = 0, least = 0, most = 0;
-  bool flat = false;
+// What a forward or backward needs to know of its tensor, computed once before the loop.
+struct DsqSetting {
+  float least = 0, most = 0;  // of x
+  float lower = 0, upper = 0;
+  float m = 0, top = 0;        // of c
   float lift = 1, unlift = 1;  // a power of two that keeps tiny and huge ranges within the divisor's
-  float m = 0, top = 0, delta = 1;
-  Divisor by_delta;
-  float kappa = 1, slope = 1, alpha_by_e = 0, alpha_by_g = 0;
+  float delta = 1;             // times lift
+  bool flat = false;           // all c are equal
+  float kappa = 0, slope = 1;  // those of a flat tensor give y = c and e = g
+  float alpha_by_e = 0, alpha_by_g = 0;
 
-  QTRAIN_HOST_DEVICE void prepare() {
-    lower = range[0];
-    upper = range[1];
-    least = -range[2];
-    most = range[3];
+  // range = {L, U, -min x, max x}
+  QTRAIN_HOST_DEVICE DsqSetting(const float* range, const float* alpha, float intervals)
+      : least(-range[2]), most(range[3]), lower(range[0]), upper(range[1]) {
     m = clip(least, lower, upper);
     top = clip(most, lower, upper);
     flat = top == m;
+    if (flat) return;
     const float width = top - m;
-    lift = flat ? 1.0F : width < 1e-10F ? 0x1p100F : (width > 1e25F ? 0x1p-100F : 1.0F);
+    lift = width < 1e-10F ? 0x1p100F : (width > 1e25F ? 0x1p-100F : 1.0F);
     unlift = 1.0F / lift;
-    delta = flat ? 1.0F : (top * lift - m * lift) / intervals;
-    m *= lift;
-    by_delta.set(delta);
-
+    delta = (top * lift - m * lift) / intervals;
     float a = clip(*alpha, least_alpha, most_alpha);
     a = fabsf(a - 1.0F) < alpha_gap ? (a > 1.0F ? 1.0F + alpha_gap : 1.0F - alpha_gap) : a;
     kappa = logf(2.0F / a - 1.0F);
@@ -69,54 +65,87 @@ struct DsqMath {
     alpha_by_g = 0.5F / ((1.0F - a) * (1.0F - a));
     alpha_by_e = -2.0F / (kappa * a * a * (2.0F / a - 1.0F));
   }
+};
 
-  QTRAIN_HOST_DEVICE float forward(float x) const {
-    const float inside = clip(x, lower, upper);
-    const float c = inside * lift;
-    const float i = floorf(by_delta.divide(c - m));
-    const float mid = (i + 0.5F) * delta + m;
-    const float y = ((c > mid ? 1.0F : 0.0F) + i) * delta + m;
-    const float result = y * unlift > top ? top : y * unlift;
-    return flat ? inside : result;
+// Where the numbers of a setting come from.
+struct DsqSource {
+  const float* range = nullptr;
+  const float* alpha = nullptr;
+  float intervals = 1;  // R
+  QTRAIN_HOST_DEVICE DsqSetting read() const { return {range, alpha, intervals}; }
+};
+
+struct DsqForward {
+  DsqSource source;
+  float lower = 0, upper = 0, lift = 1, unlift = 1, m = 0, top = 0;
+  Divisor delta;
+
+  QTRAIN_HOST_DEVICE void prepare() {
+    const DsqSetting s = source.read();
+    lower = s.lower, upper = s.upper, lift = s.lift, unlift = s.unlift, m = s.m * s.lift, top = s.top;
+    delta.set(s.delta);
   }
-
-  // dL/dx but for the share of the extremes, and the terms of the totals.
-  QTRAIN_HOST_DEVICE Mapped<totals> backward(float x, float g) const {
+  QTRAIN_HOST_DEVICE float operator()(float x) const {
     const float c = clip(x, lower, upper) * lift;
-    const float i = floorf(by_delta.divide(c - m));
-    const float mid = (i + 0.5F) * delta + m;
-    const float u = by_delta.divide(c - mid);
+    const float i = floorf(delta.divide(c - m));
+    const float mid = (i + 0.5F) * delta.d + m;
+    const float y = (((c > mid ? 1.0F : 0.0F) + i) * delta.d + m) * unlift;
+    return y > top ? top : y;
+  }
+};
+
+// dL/dx but for the share of the extremes, and the terms of the totals.
+struct DsqBackward {
+  DsqSource source;
+  float lower = 0, upper = 0, lift = 1, m = 0, least = 0, most = 0;
+  float kappa = 0, slope = 1, alpha_by_e = 0, alpha_by_g = 0;
+  Divisor delta;
+
+  QTRAIN_HOST_DEVICE void prepare() {
+    const DsqSetting s = source.read();
+    lower = s.lower, upper = s.upper, lift = s.lift, m = s.m * s.lift, least = s.least, most = s.most;
+    kappa = s.kappa, slope = s.slope, alpha_by_e = s.alpha_by_e, alpha_by_g = s.alpha_by_g;
+    delta.set(s.delta);
+  }
+  QTRAIN_HOST_DEVICE Mapped<totals> operator()(float x, float g) const {
+    const float c = clip(x, lower, upper) * lift;
+    const float i = floorf(delta.divide(c - m));
+    const float mid = (i + 0.5F) * delta.d + m;
+    const float u = delta.divide(c - mid);
     const float tau = tanh_of(u * kappa);
-    const float e = flat ? g : g * slope * (1.0F - tau * tau);
+    const float e = g * slope * (1.0F - tau * tau);
     const float level = (c > mid ? 1.0F : 0.0F) + i;
-    return {x > upper || x < lower ? 0.0F : e,
+    const float above = x > upper ? e : 0.0F;
+    const float below = x < lower ? e : 0.0F;
+    const float inside = x > upper ? 0.0F : e;
+    return {x < lower ? 0.0F : inside,
             {g * level - e * (i + 0.5F + u), g - e, e * u * alpha_by_e + g * tau * alpha_by_g,
-             x == most ? 1.0F : 0.0F, x == least ? 1.0F : 0.0F, x > upper ? e : 0.0F, x < lower ? e : 0.0F}};
+             x == most ? 1.0F : 0.0F, x == least ? 1.0F : 0.0F, above, below}};
   }
 };
 
 // What the totals mean for the parameters and for each element at an extreme.
 struct DsqTotals {
-  DsqMath math;
+  DsqSource source;
   const float* sums;
   float momentum;  // 0 in evaluation
   float* shares;   // of each element at {max, min}
   float* upper;
   float* lower;
   float* alpha;
-  QTRAIN_HOST_DEVICE void prepare() { math.prepare(); }
   QTRAIN_HOST_DEVICE void operator()(std::int64_t) const {
-    const float at_most = math.flat ? 0.0F : sums[to_most] / math.intervals;
-    const float at_least = math.flat ? 0.0F : sums[to_least] - at_most;
-    const bool clips_most = math.most > math.upper;
-    const bool clips_least = math.least < math.lower;
+    const DsqSetting s = source.read();
+    const float at_most = s.flat ? 0.0F : sums[to_most] / source.intervals;
+    const float at_least = s.flat ? 0.0F : sums[to_least] - at_most;
+    const bool clips_most = s.most > s.upper;
+    const bool clips_least = s.least < s.lower;
     shares[0] = clips_most ? 0.0F : at_most / sums[count_most];
     shares[1] = clips_least ? 0.0F : at_least / sums[count_least];
     *upper = momentum == 0 ? 0.0F : momentum * (sums[beyond_upper] + (clips_most ? at_most : 0.0F));
     *lower = momentum == 0 ? 0.0F : momentum * (sums[beyond_lower] + (clips_least ? at_least : 0.0F));
-    const bool passes = *math.alpha >= least_alpha && *math.alpha <= most_alpha;
-    const float width = clip(math.delta * math.unlift, 0.0F, 1e30F);  // finite for the hugest tensors too
-    *alpha = math.flat || !passes ? 0.0F : sums[to_alpha] * width;
+    const bool passes = *source.alpha >= least_alpha && *source.alpha <= most_alpha;
+    const float width = clip(s.delta * s.unlift, 0.0F, 1e30F);  // finite for the hugest tensors too
+    *alpha = s.flat || !passes ? 0.0F : sums[to_alpha] * width;
   }
 };
 
@@ -147,18 +176,6 @@ struct ExtremeShares {
   }
 };
 
-struct ForwardOf {
-  DsqMath math;
-  QTRAIN_HOST_DEVICE void prepare() { math.prepare(); }
-  QTRAIN_HOST_DEVICE float operator()(float x) const { return math.forward(x); }
-};
-
-struct BackwardOf {
-  DsqMath math;
-  QTRAIN_HOST_DEVICE void prepare() { math.prepare(); }
-  QTRAIN_HOST_DEVICE Mapped<totals> operator()(float x, float g) const { return math.backward(x, g); }
-};
-
 struct DsqNode final : Node {
   std::string_view op;
   float intervals = 1;
@@ -171,7 +188,7 @@ struct DsqNode final : Node {
   std::vector<SavedTensor*> saved() override { return {&x, &alpha, &range, &block_extremes}; }
 
   bool can_recompute() const override { return true; }
-  Tensor recompute(std::size_t /*output*/) override { return run_forward(math(), x.get()); }
+  Tensor recompute(std::size_t /*output*/) override { return run_forward(source(), x.get()); }
 
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
@@ -181,12 +198,12 @@ struct DsqNode final : Node {
     const auto scalars = [&](std::int64_t count) { return Tensor::empty({count}, DType::f32, g.device()); };
     const Tensor grad_x = reuse_or_allocate(g);
     const Tensor sums = scalars(totals);
-    map_reduce<totals>(stream, g.numel(), BackwardOf{math()}, sums.data<float>(), grad_x.data<float>(),
+    map_reduce<totals>(stream, g.numel(), DsqBackward{source()}, sums.data<float>(), grad_x.data<float>(),
                        input.data<float>(), g.data<float>());
     const Tensor shares = scalars(2);
     const std::vector<Tensor> grads = {grad_x, scalars(1), scalars(1), scalars(1)};
     for_each(stream, 1,
-             DsqTotals{math(), sums.data<float>(), momentum, shares.data<float>(), grads[1].data<float>(),
+             DsqTotals{source(), sums.data<float>(), momentum, shares.data<float>(), grads[1].data<float>(),
                        grads[2].data<float>(), grads[3].data<float>()});
     for_each(stream, reduction_blocks(g.numel()),
              ExtremeShares{range.get().data<float>(), extremes.data<float>(), shares.data<float>(),
@@ -195,12 +212,12 @@ struct DsqNode final : Node {
     return grads;
   }
 
-  DsqMath math() const {
+  DsqSource source() const {
     return {.range = range.get().data<float>(), .alpha = alpha.get().data<float>(), .intervals = intervals};
   }
-  static Tensor run_forward(const DsqMath& math, const Tensor& x) {
+  static Tensor run_forward(const DsqSource& source, const Tensor& x) {
     Tensor y = Tensor::empty_like(x);
-    map(backend(x.device()).stream(), x.numel(), ForwardOf{math}, y.data<float>(), x.data<float>());
+    map(backend(x.device()).stream(), x.numel(), DsqForward{source}, y.data<float>(), x.data<float>());
     return y;
   }
 };

@@ -292,11 +292,11 @@ TEST(LqNets, AnotherWidthStartsItsBasisAnew) {
 
 TEST(LqNets, RefusesWhatABasisCantBe) {
   for (const char* levels : {"3", "6", "512"})
-    expect_refusal([&] { make(Role::weight, 2, {{"levels", levels}}); }, "a power of 2");
+    expect_refusal([&] { make(Role::weight, 16, {{"levels", levels}}); }, "a power of 2");
   for (const int bits : {9, 16, 31}) expect_refusal([&] { make(Role::activation, bits); }, "1 to 8 bits");
   for (const char* scale : {"-0.1", "1.5"})
     expect_refusal([&] { make(Role::activation, 2, {{"scale", scale}}); }, "'scale'");
-  EXPECT_EQ(buffer(*make(Role::weight, 2, {{"levels", "8"}}), "basis").dim(0), 3);
+  EXPECT_EQ(buffer(*make(Role::weight, 4, {{"levels", "8"}}), "basis").dim(0), 3);
 }
 
 TEST(LqNets, PadsFirstUnlessToldOtherwise) {
