@@ -34,7 +34,7 @@ struct GridStart {
   Bounds step{smallest_power, 0x1p90F};  // so that the largest level is finite too
 
   QTRAIN_HOST_DEVICE float delta(float largest_weight, float steps) const {
-    const float q = (largest_weight + std::numeric_limits<float>::epsilon()) / steps;
+    const float q = (largest_weight + 0x1p-23F) / steps;
     const float below = power_below(q);
     const float found = bits > 4 && q > below ? 2 * below : below;
     return clip(given_step > 0 ? given_step : found, step.low, step.high);
