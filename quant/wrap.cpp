@@ -57,6 +57,13 @@ Plan plan_for(const WrapOptions& options, const EdgeOptions* edge, const EdgeRul
   return plan;
 }
 
+bool quantizes_something(const Plan& plan, const WrapOptions& options) {
+  return plan.weight_bits == 0 || options.output_quantizer != "none" ||
+         (plan.quantize_weights &&
+          (options.weight_quantizer != "none" || bias_quantizer_of(options) != "none")) ||
+         (plan.quantize_input && options.activation_quantizer != "none");
+}
+
 std::shared_ptr<Module> quantized_form(Module& layer, const WrapOptions& options, const Plan& plan) {
   auto* const conv = dynamic_cast<Conv2d*>(&layer);
   const LayerKind kind = conv != nullptr ? LayerKind::convolution : LayerKind::linear;
@@ -138,7 +145,7 @@ std::vector<std::string> quantize_network(Module& network, const WrapOptions& op
     const bool last = i + 1 == layers.size() && !first;
     const Plan plan = plan_for(options, first ? &options.first : (last ? &options.last : nullptr),
                                first ? first_rule : last_rule);
-    if (!plan.leave_float)
+    if (!plan.leave_float && quantizes_something(plan, options))
       replacements.emplace_back(layers[i].path, quantized_form(*layers[i].layer, options, plan));
   }
   std::vector<std::string> paths;

@@ -100,7 +100,7 @@ TEST(Xnor, PaddedZerosAreQuantizedUnlessPaddingComesAfter) {
 TEST(Xnor, OneBitOnly) {
   for (const Role role : {Role::weight, Role::activation}) {
     for (const int bits : {2, 4, 31}) expect_refusal([&] { make(role, {}, {1, 1, 1, 1}, bits); }, "one bit");
-    expect_refusal([&] { make(role, {{"levels", "3"}}); }, "3 levels");
+    expect_refusal([&] { make(role, {{"levels", "3"}}); }, "'levels'; got 3");
     const auto quantizer = make(role);
     expect_refusal([&] { quantizer->set_bits(2); }, "1 bit");
     EXPECT_EQ(quantizer->bits(), 1);
