@@ -139,6 +139,28 @@ void assign_node(const Field& field, const toml::node& node, const Source& sourc
   assign(field, values, source.line_of(node));
 }
 
+const Field& find_field(const Fields& known, std::string_view name, const toml::key& key,
+                        const Source& source) {
+  const auto field = std::ranges::find_if(
+      known, [&](const Field& f) { return f.name == name || (!f.alias.empty() && f.alias == name); });
+  if (field == known.end())
+    throw FormatError({fmt::format("{}:{}", source.path, key.source().begin.line),
+                       fmt::format("unknown key '{}'", name), "", "",
+                       suggest(name, names_of(known), "keys are the names of the flags")});
+  return *field;
+}
+
+// [quant] and [quant.activation]: see Field::table.
+void assign_table(const Fields& known, const Field& owner, const toml::table& table, const Source& source) {
+  for (const auto& [key, node] : table) {
+    const std::string name(key.str() == "name" ? std::string_view(owner.table) : key.str());
+    if (const auto* inner = node.as_table())
+      collect_assignments(owner, *inner, name + ".", source);
+    else
+      assign_node(find_field(known, name, key, source), node, source);
+  }
+}
+
 std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -209,14 +231,12 @@ void read_config_text(const Fields& fields, const std::string& text, const std::
                [](const Field& f) { return f.saved; });
   for (const auto& [key, node] : table) {
     const std::string_view name = key.str();
-    const auto field = std::find_if(known.begin(), known.end(), [&](const Field& f) {
-      return f.name == name || (!f.alias.empty() && f.alias == name);
-    });
-    if (field == known.end())
-      throw FormatError({fmt::format("{}:{}", path, key.source().begin.line),
-                         fmt::format("unknown key '{}'", name), "", "",
-                         suggest(name, names_of(known), "keys are the names of the flags")});
-    assign_node(*field, node, source);
+    const auto owner = std::ranges::find_if(
+        known, [&, &k = key](const Field& f) { return !f.table.empty() && f.table == k.str(); });
+    if (node.is_table() && owner != known.end())
+      assign_table(known, *owner, *node.as_table(), source);
+    else
+      assign_node(find_field(known, name, key, source), node, source);
   }
 }
 

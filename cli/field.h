@@ -50,6 +50,9 @@ struct Field {
   bool positional = false;                // an argument without a flag
   bool required = false;
   std::string group = {};  // heading in the help
+  // Assignments: the name of a table whose inner tables are such assignments, `quant` for [quant.activation].
+  // Its plain keys are fields like any others; `name` is the field with the table's own name.
+  std::string table = {};
 };
 
 using Fields = std::vector<Field>;

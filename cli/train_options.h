@@ -58,7 +58,7 @@ struct TrainOptions {
   std::string bad_images = "fail";
 
   // Training
-  std::int64_t epochs = 10;
+  std::int64_t epochs = 9;
   std::int64_t max_steps = 0;  // 0 = no limit
   std::int64_t batch_size = 64;
   double label_smoothing = 0;

@@ -52,8 +52,8 @@ const Tensor& Module::add_buffer(std::string name, Tensor tensor) {
 }
 
 void Module::replace_buffer(const Tensor& buffer, Tensor tensor) {
-  for (Member& m : members_)
-    if (&m.tensor == &buffer) m.tensor = std::move(tensor);
+  const auto place = std::ranges::find_if(members_, [&](const Member& m) { return &m.tensor == &buffer; });
+  if (place != members_.end()) place->tensor = std::move(tensor);
 }
 
 const Tensor& Module::add_counter(std::string name) {

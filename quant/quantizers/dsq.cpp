@@ -201,7 +201,7 @@ struct DsqNode final : Node {
     map_reduce<totals>(stream, g.numel(), DsqBackward{source()}, sums.data<float>(), grad_x.data<float>(),
                        input.data<float>(), g.data<float>());
     const Tensor shares = scalars(2);
-    const std::vector<Tensor> grads = {grad_x, scalars(1), scalars(1), scalars(1)};
+    std::vector<Tensor> grads = {grad_x, scalars(1), scalars(1), scalars(1)};
     for_each(stream, 1,
              DsqTotals{source(), sums.data<float>(), momentum, shares.data<float>(), grads[1].data<float>(),
                        grads[2].data<float>(), grads[3].data<float>()});
@@ -271,7 +271,7 @@ class Dsq final : public Quantizer {
     node->op = op_;
     node->intervals = static_cast<float>(std::ldexp(1.0, bits()) - 1.0);
     node->momentum = is_training() ? static_cast<float>(momentum_) : 0.0F;
-    const Tensor y = DsqNode::run_forward(
+    Tensor y = DsqNode::run_forward(
         {.range = range.data<float>(), .alpha = alpha_.data<float>(), .intervals = node->intervals}, x);
     const std::array<Tensor, 4> inputs = {x, upper_, lower_, alpha_};
     if (Tape::needs_recording(inputs)) {

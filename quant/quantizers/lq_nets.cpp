@@ -317,13 +317,13 @@ class LqNets final : public GroupedQuantizer {
   // The basis starts anew, as it has another length.
   void set_bits(int bits) override {
     const int before = this->bits();
-    Quantizer::set_bits(bits);
+    GroupedQuantizer::set_bits(bits);
     try {
       if (width() == basis_width()) return;
       const Tensor basis = initial_basis();
       replace_buffer(basis_, basis.defined() && basis_.defined() ? basis.to(basis_.device()) : basis);
     } catch (const ValueError&) {
-      Quantizer::set_bits(before);
+      GroupedQuantizer::set_bits(before);
       throw;
     }
   }
@@ -415,11 +415,12 @@ class LqNets final : public GroupedQuantizer {
                         scale_, half_range()});
     if (!is_training()) return fake_quantize<0>(op(), x, Math(), {}, grouping, {table});
     const Tensor sums = Tensor::empty({sum_count(bits) * rows}, DType::f32, x.device());
-    const Tensor y = fake_quantize<0>(op(), x, Math(), {}, grouping, {table}, sums.data<float>());
+    Tensor y = fake_quantize<0>(op(), x, Math(), {}, grouping, {table}, sums.data<float>());
+    const std::int64_t elements = x.numel() / rows;
     observe_further<bits>(x, grouping, Math{.constants = {table.data<float>()}}, sums.data<float>());
     for_each(stream, groups(),
              UpdateBasis{sums.data<float>(), basis_.data<float>(), normalization.pointers(), rows, groups(),
-                         static_cast<double>(x.numel() / rows), bits, half_range(), is_weight(),
+                         static_cast<double>(elements), bits, half_range(), is_weight(),
                          custom_update_ ? 1 / static_cast<double>(forwards()) : 0.1});
     basis_.bump_version();
     return y;

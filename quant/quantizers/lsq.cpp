@@ -296,7 +296,8 @@ class LsqStep final : public GroupedQuantizer {
   double elements(const Tensor& x) const {
     if (elements_ > 0) return static_cast<double>(elements_);
     const std::int64_t samples = role() == Role::weight || x.rank() < 2 ? 1 : x.dim(0);
-    return static_cast<double>(x.numel() / samples) / static_cast<double>(groups());
+    const std::int64_t features = x.numel() / samples;
+    return static_cast<double>(features) / static_cast<double>(groups());
   }
 
   // The learned step; before the first training forward, what it would start at.
@@ -321,7 +322,8 @@ class LsqStep final : public GroupedQuantizer {
     reduce_groups<1, Sum>(
         stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; },
         sums.data<float>(), x.data<float>());
-    const auto count = static_cast<float>(x.numel() / grouping.groups());
+    const std::int64_t elements = x.numel() / grouping.groups();
+    const auto count = static_cast<float>(elements);
     map(
         stream, grouping.groups(),
         [count, qp] QTRAIN_LAMBDA(float sum, float before) {

@@ -170,7 +170,7 @@ class Ttq final : public GroupedQuantizer {
     reduce_groups<4, Sum>(stream, w.numel(), grouping,
                           SelectedTerms{maxima.data<float>(), thresholds.data<float>()}, terms.data<float>(),
                           w.data<float>());
-    const std::array<Tensor, 2> values =
+    std::array<Tensor, 2> values =
         is_training() ? std::array<Tensor, 2>{wp_, wn_} : std::array<Tensor, 2>{wp_.clone(), wn_.clone()};
     const auto fill = [&](const Tensor& value, const float* own, const float* other) {
       auto* const v = value.data<float>();

@@ -186,7 +186,7 @@ class Uniform final : public Quantizer {
   Tensor activation_range(const Tensor& x) {
     const Stream stream = backend(x.device()).stream();
     if (is_training()) {
-      const Tensor range = mean_range(x);
+      Tensor range = mean_range(x);
       update_running(range);
       measured_ = true;
       return range;

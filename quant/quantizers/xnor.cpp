@@ -47,7 +47,7 @@ struct SignMath {
 // floats have a mean, too.
 Tensor mean_magnitude(const Tensor& x, const Grouping& grouping) {
   const Stream stream = backend(x.device()).stream();
-  const Tensor means = Tensor::empty({grouping.groups()}, DType::f32, x.device());
+  Tensor means = Tensor::empty({grouping.groups()}, DType::f32, x.device());
   const auto count = static_cast<std::uint64_t>(x.numel() / grouping.groups());
   const float part = 1.0F / static_cast<float>(std::bit_ceil(count));
   const float parts = static_cast<float>(count) * part;
@@ -74,11 +74,11 @@ class Xnor final : public GroupedQuantizer {
 
   void set_bits(int bits) override {
     const int before = this->bits();
-    Quantizer::set_bits(bits);
+    GroupedQuantizer::set_bits(bits);
     try {
       require_one_bit();
     } catch (const ValueError&) {
-      Quantizer::set_bits(before);
+      GroupedQuantizer::set_bits(before);
       throw;
     }
   }

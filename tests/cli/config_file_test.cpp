@@ -69,6 +69,18 @@ TEST_F(ConfigFile, EveryTypeOfValue) {
   EXPECT_EQ(o.init_scale, (std::vector<Assignment>{{"fc.weight", "16"}}));
 }
 
+TEST_F(ConfigFile, AQuantizerMayHaveATableOfItsOwn) {
+  const TrainOptions o = read(
+      "epochs = 2\n[quant]\nname = 'pact'\nbits = 3\n[quant.weight]\nadaptive = 'var-mean'\n"
+      "[quant.activation]\nboundary = 4\n");
+  EXPECT_EQ(o.quant, "pact");
+  EXPECT_EQ(o.bits, 3);
+  EXPECT_EQ(o.set, (std::vector<Assignment>{{"activation.boundary", "4"}, {"weight.adaptive", "var-mean"}}));
+  expect_error<FormatError>("[quant]\nbitss = 3\n", 2, "did you mean 'bits'?");
+  expect_error<FormatError>("[quant]\nname = 3\n", 2, "expected a string");
+  expect_error<FormatError>("[quant.weight]\nscheme = [1]\n", 2, "wrong type");
+}
+
 TEST_F(ConfigFile, WhatIsWrittenReadsBackTheSame) {
   const TrainOptions plain;
   const TrainOptions rich = train_options({"--model",

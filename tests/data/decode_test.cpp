@@ -15,7 +15,7 @@ namespace {
 using Bytes = std::vector<std::byte>;
 
 std::string decode_error(const Bytes& bytes) {
-  const std::string message = message_of<FormatError>([&] { decode_image(bytes, "some/file.jpg"); });
+  std::string message = message_of<FormatError>([&] { decode_image(bytes, "some/file.jpg"); });
   EXPECT_TRUE(contains(message, "some/file.jpg")) << message;
   return message;
 }
@@ -169,7 +169,7 @@ TEST(Decode, HugeHeaderIsRefusedBeforeMemoryIsTaken) {
   Bytes jpeg = encode_jpeg(smooth_image(16, 16), 90);
   for (std::size_t i = 0; i + 8 < jpeg.size(); ++i) {
     if (jpeg[i] != std::byte{0xFF} || jpeg[i + 1] != std::byte{0xC0}) continue;
-    for (const std::size_t k : {5, 7}) jpeg[i + k] = std::byte{0xFF};  // height, width = 0xFF10
+    for (const std::size_t k : {5U, 7U}) jpeg[i + k] = std::byte{0xFF};  // height, width = 0xFF10
   }
   const std::string message = decode_error(jpeg);
   EXPECT_TRUE(contains(message, "image size out of range")) << message;

@@ -81,7 +81,7 @@ TEST(LoaderTest, BatchesDependOnSeedAndEpochOnly) {
   const auto dataset = std::make_shared<FakeDataset>(150);
   const Epoch expected = run_epoch(dataset, small_options(0), 3);
   for (const int workers : {1, 2, 4, 16}) {
-    for (const std::size_t prefetch : {1, 3, 20}) {
+    for (const std::size_t prefetch : {1U, 3U, 20U}) {
       LoaderOptions options = small_options(workers);
       options.prefetch = prefetch;
       EXPECT_TRUE(run_epoch(dataset, options, 3) == expected) << workers << " workers, prefetch " << prefetch;
@@ -114,7 +114,7 @@ TEST(LoaderTest, AnEpochHasEverySampleOnce) {
 TEST(LoaderTest, ResumesInTheMiddleOfAnEpoch) {
   const auto dataset = std::make_shared<FakeDataset>(150);
   const Epoch whole = run_epoch(dataset, small_options(2), 5);
-  for (const std::size_t done : {1, 4, 9}) {
+  for (const std::size_t done : {1U, 4U, 9U}) {
     Loader loader(dataset, small_options(3));
     loader.start_epoch(5, done * 16);
     const Epoch rest = drain(loader);
