@@ -110,14 +110,25 @@ Tensor shifted_window(const Tensor& x, std::int64_t top, std::int64_t left, std:
   const std::int64_t in_width = x.dim(3);
   const float* in = x.data<float>();
   float* out = y.data<float>();
-  for_each(backend(x.device()).stream(), y.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
-    const std::int64_t c = i % channels;
-    const std::int64_t column = i / channels % width - left;
-    const std::int64_t row = i / channels / width % height - top;
-    const std::int64_t n = i / channels / width / height;
-    const bool inside = row >= 0 && row < in_height && column >= 0 && column < in_width;
-    out[i] = inside ? in[((n * in_height + row) * in_width + column) * channels + c] : value;
-  });
+  // Within a row, what comes from x is one run of memory.
+  const std::int64_t first = std::clamp<std::int64_t>(left, 0, width) * channels;
+  const std::int64_t last = std::clamp<std::int64_t>(left + in_width, 0, width) * channels;
+  const std::int64_t row_length = width * channels;
+  const std::int64_t rows = x.dim(0) * height;
+  for_each(
+      backend(x.device()).stream(), rows,
+      [=] QTRAIN_LAMBDA(std::int64_t r) {
+        const std::int64_t row = r % height - top;
+        const bool inside = row >= 0 && row < in_height;
+        const std::int64_t begin = inside ? first : row_length;
+        const std::int64_t end = inside ? last : row_length;
+        float* const to = out + r * row_length;
+        const float* const from = in + (r / height * in_height + row) * in_width * channels - left * channels;
+        for (std::int64_t i = 0; i < begin; ++i) to[i] = value;
+        for (std::int64_t i = begin; i < end; ++i) to[i] = from[i];
+        for (std::int64_t i = end; i < row_length; ++i) to[i] = value;
+      },
+      std::max<std::int64_t>(1, map_grain / std::max<std::int64_t>(1, row_length)));
   return y;
 }
 
