@@ -40,24 +40,17 @@ def top1(folder):
         return 100 * float(list(csv.DictReader(file))[-1]["val_top1"])
 
 
-def refused(program, arguments, folder):
-    """Why the quantizer can't do that, or None."""
-    dry = subprocess.run([program, *arguments, "--epochs", "0", "--output", folder], capture_output=True, text=True)
-    return dry.stderr.strip().splitlines()[-1] if dry.returncode == 2 else None
-
-
 def run(program, name, bits, seed, epochs):
     folder = RUNS / f"{name}-{bits}-seed{seed}-epochs{epochs}"
     if (folder / "failed").exists():
         return (folder / "failed").read_text()
     if top1(folder) is None:
-        arguments = command(name, bits, seed, epochs)
-        reason = refused(program, arguments, RUNS / "check") if seed == 0 else None
-        if reason is None:
-            resume = ["--resume", folder] if (folder / "last.safetensors").exists() else []
-            call = [program, "train", *resume] if resume else [program, *arguments, "--output", folder]
-            done = subprocess.run(call, capture_output=True, text=True)
-            reason = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+        if (folder / "last.safetensors").exists():
+            call = [program, "train", "--resume", folder]
+        else:
+            call = [program, *command(name, bits, seed, epochs), "--output", folder]
+        done = subprocess.run(call, capture_output=True, text=True)
+        reason = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ("failed" if reason else "done")).write_text(reason or "")
         if reason:
@@ -66,8 +59,8 @@ def run(program, name, bits, seed, epochs):
 
 
 def cell(results):
-    if any(isinstance(r, str) for r in results):
-        return "–" if all("bits" in r or "level" in r for r in results if isinstance(r, str)) else "stopped"
+    if any(isinstance(r, str) for r in results):  # status 2 at the start: it doesn't have that width
+        return "stopped" if any("step" in r for r in results if isinstance(r, str)) else "–"
     spread = f" ± {statistics.stdev(results):.1f}" if len(results) > 1 else ""
     return f"{statistics.mean(results):.1f}{spread}"
 

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <regex>
 
 namespace qtrain::cli {
 namespace {
@@ -17,9 +16,13 @@ std::size_t count_of(const std::string& text, const std::string& part) {
 
 // The d of every path that is no part of a legend (those have an h).
 std::vector<std::string> curves_in(const std::string& svg) {
-  static const std::regex path(" d=\"([^\"h]*)\"");
+  const std::string start = " d=\"";
   std::vector<std::string> found;
-  for (std::sregex_iterator i(svg.begin(), svg.end(), path), end; i != end; ++i) found.push_back((*i)[1]);
+  for (std::size_t at = svg.find(start); at != std::string::npos; at = svg.find(start, at + 1)) {
+    const std::size_t begin = at + start.size();
+    const std::string path = svg.substr(begin, svg.find('"', begin) - begin);
+    if (path.find('h') == std::string::npos) found.push_back(path);
+  }
   return found;
 }
 
