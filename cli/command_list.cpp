@@ -115,7 +115,7 @@ Json list_quantizers() {
 }
 
 std::string rule_text(const Json& rule) {
-  if (describe(quant::float_edge) == rule) return "float";
+  if (!rule["quantize"].get<bool>()) return "float";
   std::string parts = rule["quantize_input"].get<bool>() ? "" : "input not quantized";
   if (rule["least_weight_bits"] >= quant::float_bits)
     parts += fmt::format("{}weights float", parts.empty() ? "" : ", ");
@@ -143,7 +143,7 @@ void print_quantizers(const Json& all) {
       }
     print_table(rows, "  ");
   }
-  std::cout << "Values shown are the defaults; `--set NAME=VALUE` sets an option for both roles.\n";
+  std::cout << "Values shown are the defaults; `--set NAME=VALUE` sets an option for all its roles.\n";
 }
 
 // --- data sets

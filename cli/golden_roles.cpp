@@ -101,12 +101,18 @@ Texts applicable(Texts options, const quant::QuantizerInfo& info, Role role) {
   return options;
 }
 
+// The options of the case's own quantizer.
+Texts own_options(const GoldenCase& golden) {
+  Texts options = golden.options;
+  for (const std::string& fact : facts) options.erase(fact);
+  return options;
+}
+
 // One quantizer; all options but the facts, and what is off anyway, are its own. `iteration` is its number of
 // earlier training forwards, where it counts them.
 TensorMap run_quantizer(const Request& request, Role role) {
   const GoldenCase& golden = request.golden;
-  Texts options = applicable(golden.options, quant::find_quantizer(request.quantizer), role);
-  for (const std::string& fact : facts) options.erase(fact);
+  const Texts options = applicable(own_options(golden), quant::find_quantizer(request.quantizer), role);
   const auto x = golden.tensors.find("x");
   if (x == golden.tensors.end()) throw FormatError({golden.name, "no tensor 'x'", "", "", ""});
   const auto quantizer =
@@ -121,14 +127,13 @@ TensorMap run_quantizer(const Request& request, Role role) {
 // none).
 TensorMap run_initial(const Request& request) {
   const GoldenCase& golden = request.golden;
-  Texts options = golden.options;
-  for (const std::string& fact : facts) options.erase(fact);
   const auto of = golden.options.find("of");
   const Role role = of == golden.options.end() ? Role::weight : quant::parse_role(of->second);
   const auto given = golden.tensors.find("x");
   const Tensor x = given == golden.tensors.end() ? Tensor::zeros({1, 1}) : given->second;
-  const auto quantizer = quant::make_quantizer(request.quantizer, role, bits_of(golden),
-                                               layer_kind(golden, "x"), options, parameter_basis(x, role));
+  const auto quantizer =
+      quant::make_quantizer(request.quantizer, role, bits_of(golden), layer_kind(golden, "x"),
+                            own_options(golden), parameter_basis(x, role));
   quantizer->to(request.device);
   const NoGradGuard no_grad;
   quantizer->forward(x.to(request.device));

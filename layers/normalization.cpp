@@ -31,6 +31,19 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, float epsilon, float momentum)
       running_variance_(add_buffer("running_var", Tensor::full({channels}, 1))),
       batches_tracked_(add_counter("num_batches_tracked")) {}
 
+BatchNorm2d::BatchNorm2d(const BatchNorm2d& source, const Tensor& shared_weight, const Tensor& shared_bias)
+    : epsilon_(source.epsilon_),
+      momentum_(source.momentum_),
+      weight_(own_or_shared(shared_weight, "weight", source.weight_)),
+      bias_(own_or_shared(shared_bias, "bias", source.bias_)),
+      running_mean_(add_buffer("running_mean", source.running_mean_.clone())),
+      running_variance_(add_buffer("running_var", source.running_variance_.clone())),
+      batches_tracked_(add_counter("num_batches_tracked")) {}
+
+const Tensor& BatchNorm2d::own_or_shared(const Tensor& shared, const char* name, const Tensor& source) {
+  return shared.defined() ? shared : add_parameter(name, source.clone().set_requires_grad(true));
+}
+
 Tensor BatchNorm2d::forward(const Tensor& x, bool relu, const Tensor& residual) {
   const BatchNormState state{weight_, bias_, running_mean_, running_variance_};
   const BatchNormOptions options{.epsilon = epsilon_, .momentum = momentum_, .relu = relu};

@@ -26,6 +26,10 @@ class BatchNorm2d : public Normalization {
   // running = (1 - momentum) * running + momentum * batch. ValueError for arguments out of range.
   explicit BatchNorm2d(std::int64_t channels, float epsilon = 1e-5F, float momentum = 0.1F);
 
+  // One that starts with copies of the source's tensors. A shared weight or bias that is defined is used in
+  // place of its own: a parameter of the parent, whose reference follows to() and outlives this module.
+  BatchNorm2d(const BatchNorm2d& source, const Tensor& shared_weight, const Tensor& shared_bias);
+
   const Tensor& weight() const { return weight_; }
   const Tensor& bias() const { return bias_; }
   const Tensor& running_mean() const { return running_mean_; }
@@ -40,6 +44,8 @@ class BatchNorm2d : public Normalization {
   std::string describe() const override;
 
  private:
+  const Tensor& own_or_shared(const Tensor& shared, const char* name, const Tensor& source);
+
   float epsilon_;
   float momentum_;
   const Tensor& weight_;

@@ -74,12 +74,6 @@ double real(const Options& options, std::string_view name, double otherwise) {
   return options.has(name) ? options.real(name) : otherwise;
 }
 
-void require(bool holds, std::string_view op, const std::string& what, const std::string& got,
-             const std::string& expected) {
-  if (!holds)
-    throw ValueError({.where = std::string(op), .what = what, .got = got, .expected = expected, .hint = ""});
-}
-
 }  // namespace
 
 GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spec, std::int64_t usual_groups)
@@ -99,22 +93,11 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   loss_alpha_ = real(o, "quant_loss_alpha", 1);
   if (o.has("quant_loss")) loss_kind_ = parse_quantization_loss(o.choice("quant_loss"));
   check_levels(spec.bits);
-  require(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
-  require(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
-  require(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
+  check::value(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
+  check::value(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
+  check::value(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
   if (flag(o, "gamma")) gamma_ = &add_group_parameter("gamma", 1);
   if (stable_ > 0) count_forwards();
-}
-
-std::string GroupedQuantizer::kind() const {
-  std::string name;
-  bool upper = true;
-  for (const char c : op_) {
-    if (c != ' ' && c != '-')
-      name += upper ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c;
-    upper = c == ' ' || c == '-';
-  }
-  return name;
 }
 
 std::string GroupedQuantizer::describe() const {
@@ -131,8 +114,8 @@ void GroupedQuantizer::set_bits(int bits) {
 
 void GroupedQuantizer::check_levels(int bits) const {
   const std::int64_t most = std::int64_t{1} << std::clamp(bits, 1, float_bits);
-  require(levels_ == 0 || (levels_ >= 2 && levels_ <= most), op_, "option 'levels'", std::to_string(levels_),
-          fmt::format("0, or 2 to 2^bits, {}", most));
+  check::value(levels_ == 0 || (levels_ >= 2 && levels_ <= most), op_, "option 'levels'",
+               std::to_string(levels_), fmt::format("0, or 2 to 2^bits, {}", most));
 }
 
 std::int64_t GroupedQuantizer::levels() const {

@@ -29,7 +29,7 @@ class GroupedQuantizer : public Quantizer {
   void start_epoch(const EpochStart& start) final;
   // Unless padding_after_quant.
   bool pads_first() const override;
-  std::string kind() const override;
+  std::string kind() const override { return kind_from(op_); }
   std::string describe() const override;
   void set_bits(int bits) override;
 

@@ -38,6 +38,9 @@ struct EpochStart {
   std::int64_t milestones = 0;  // of a multistep schedule, passed so far
 };
 
+// A kind() from the name that an op has in messages: "lq-nets weight" to "LqNetsWeight".
+std::string kind_from(std::string_view op);
+
 class Quantizer : public Module {
  public:
   using Role = quant::Role;  // Module has a private name like it

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <set>
 
@@ -32,6 +33,17 @@ void require_bits(const std::string& where, int bits) {
 void Quantizer::set_bits(int bits) {
   require_bits(kind(), bits);
   bits_ = bits;
+}
+
+std::string kind_from(std::string_view op) {
+  std::string name;
+  bool upper = true;
+  for (const char c : op) {
+    if (c != ' ' && c != '-')
+      name += upper ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c;
+    upper = c == ' ' || c == '-';
+  }
+  return name;
 }
 
 std::string_view name_of(Role role) {

@@ -13,11 +13,10 @@ namespace qtrain::quant {
 
 // How the first and the last layer of a network differ from the others unless the user says otherwise.
 struct EdgeRule {
-  bool quantize = true;  // false: its weights stay float
+  bool quantize = true;  // false: this quantizer leaves the layer alone
   bool quantize_input = true;
   int least_weight_bits = 1;
 };
-// The layer stays float.
 inline constexpr EdgeRule float_edge = {.quantize = false, .quantize_input = false};
 
 struct QuantizerInfo {

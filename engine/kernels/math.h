@@ -49,20 +49,27 @@ struct Divisor {
   }
 };
 
-// exp for x <= 0; relative error below 2 units in the last place, 0 below -104.
-// x = k ln 2 + r with |r| <= ln 2 / 2 in two-part arithmetic, exp(r) by its Taylor polynomial to r^7.
-QTRAIN_HOST_DEVICE float exp_nonpositive(float x) {
-  const float bounded = x < -104.0F ? -104.0F : x;
-  const float k = rintf(bounded * 1.44269504F);
-  const float r = fmaf(k, -1.42860677e-6F, fmaf(k, -0.693145752F, bounded));
+// What exp and tanh start with: x = k ln 2 + r with |r| <= ln 2 / 2 in two-part arithmetic, and p of
+// exp(r) = 1 + r + r^2 p, its Taylor polynomial to r^7.
+struct ReducedExponent {
+  float k, r, p;
+};
+QTRAIN_HOST_DEVICE ReducedExponent reduce_exponent(float x) {
+  const float k = rintf(x * 1.44269504F);
+  const float r = fmaf(k, -1.42860677e-6F, fmaf(k, -0.693145752F, x));
   float p = 1.98412698e-4F;
   p = fmaf(p, r, 1.38888889e-3F);
   p = fmaf(p, r, 8.33333333e-3F);
   p = fmaf(p, r, 4.16666667e-2F);
   p = fmaf(p, r, 1.66666667e-1F);
-  p = fmaf(p, r, 0.5F);
-  p = fmaf(p, r, 1.0F);
-  p = fmaf(p, r, 1.0F);
+  return {k, r, fmaf(p, r, 0.5F)};
+}
+
+// exp for x <= 0; relative error below 2 units in the last place, 0 below -104.
+QTRAIN_HOST_DEVICE float exp_nonpositive(float x) {
+  const float bounded = x < -104.0F ? -104.0F : x;
+  const auto [k, r, p2] = reduce_exponent(bounded);
+  const float p = fmaf(fmaf(p2, r, 1.0F), r, 1.0F);
   // 2^k in two steps, so that results down to the denormals stay right.
   const auto exponent = static_cast<std::int32_t>(k);
   const std::int32_t half = exponent / 2;
@@ -83,15 +90,8 @@ QTRAIN_HOST_DEVICE float sigmoid_of(float x) {
 QTRAIN_HOST_DEVICE float tanh_of(float x) {
   const float a = fabsf(x);
   const float bounded = a > 9.02F ? 18.04F : 2.0F * a;
-  const float k = rintf(bounded * 1.44269504F);
-  const float r = fmaf(k, -1.42860677e-6F, fmaf(k, -0.693145752F, bounded));
-  float p = 1.98412698e-4F;
-  p = fmaf(p, r, 1.38888889e-3F);
-  p = fmaf(p, r, 8.33333333e-3F);
-  p = fmaf(p, r, 4.16666667e-2F);
-  p = fmaf(p, r, 1.66666667e-1F);
-  p = fmaf(p, r, 0.5F);
-  p = fmaf(p * r, r, r);
+  const auto [k, r, p2] = reduce_exponent(bounded);
+  const float p = fmaf(p2 * r, r, r);
   const float power = std::bit_cast<float>((static_cast<std::int32_t>(k) + 127) << 23);
   const float e = fmaf(power, p, power - 1.0F);
   return copysignf(e / (e + 2.0F), x);

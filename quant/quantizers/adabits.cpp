@@ -6,6 +6,7 @@
 // and its batch norm (switchable_batch_norm.h).
 #include "quant/bits_list.h"
 #include "quant/fake_quantize.h"
+#include "quant/quantizers/sat.h"
 #include "quant/quantizers/sat_activation.h"
 #include "quant/quantizers/sat_weight.h"
 #include "quant/registry.h"
@@ -95,22 +96,20 @@ std::vector<OptionSpec> activation_options() {
   return options;
 }
 
-const Registration registration{{
-    .name = "adabits",
-    .summary = "sat with a clipping level for each of several bit-widths that share the weights",
-    .source = "Jin, Yang, Liao 2020, arXiv:1912.09666; github deJQK/AdaBits",
-    .weight_options = sat_weight_options(),
-    .activation_options = activation_options(),
-    .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
-      if (spec.role == Role::weight) return make_sat_weight(spec);
-      return std::make_shared<AdabitsActivation>(spec);
-    },
-    .roles = {Role::weight, Role::activation},
-    // As sat.
-    .first_layer = {.quantize_input = false, .least_weight_bits = 8},
-    .last_layer = {.quantize_input = true, .least_weight_bits = 8},
-    .from_scratch = {{"scheme", "centered"}, {"rescale", "stddev"}, {"rescale_conv", "none"}},
-}};
+QuantizerInfo adabits_info() {
+  QuantizerInfo info = sat_info();
+  info.name = "adabits";
+  info.summary = "sat with a clipping level for each of several bit-widths that share the weights";
+  info.source = "Jin, Yang, Liao 2020, arXiv:1912.09666; github deJQK/AdaBits";
+  info.activation_options = activation_options();
+  info.make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
+    if (spec.role == Role::weight) return make_sat_weight(spec);
+    return std::make_shared<AdabitsActivation>(spec);
+  };
+  return info;
+}
+
+const Registration registration{adabits_info()};
 
 }  // namespace
 }  // namespace qtrain::quant

@@ -80,19 +80,12 @@ class FixedPoint final : public GridQuantizer {
   bool fine_grained_;
 };
 
-const Registration registration{{
-    .name = "fixed-point",
-    .summary = "uniform levels with a fixed step, a power of two found from the first weights",
-    .source = "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code and sony/nnabla",
-    .weight_options = options_of(Role::weight),
-    .activation_options = options_of(Role::activation),
-    .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
-      return std::make_shared<FixedPoint>(spec);
-    },
-    .roles = {Role::weight, Role::activation, Role::bias},
-    .first_layer = {.quantize_input = false, .least_weight_bits = 1},
-    .bias_options = options_of(Role::bias),
-}};
+const Registration registration{
+    grid_info("fixed-point", "uniform levels with a fixed step, a power of two found from the first weights",
+              "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code and sony/nnabla",
+              options_of, [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
+                return std::make_shared<FixedPoint>(spec);
+              })};
 
 }  // namespace
 }  // namespace qtrain::quant

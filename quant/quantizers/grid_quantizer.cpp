@@ -126,17 +126,6 @@ Tensor GridQuantizer::forward(const Tensor& x) {
   return bits() >= float_bits ? x : quantize(x, numbers_for(x));
 }
 
-std::string GridQuantizer::kind() const {
-  std::string name;
-  bool upper = true;
-  for (const char c : op_) {
-    if (c != ' ' && c != '-')
-      name += upper ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c;
-    upper = c == ' ' || c == '-';
-  }
-  return name;
-}
-
 std::string GridQuantizer::describe() const {
   return fmt::format("{}, {} bits", op_, bits());
 }
@@ -154,6 +143,20 @@ GridStart grid_start(const QuantizerSpec& spec, bool powers) {
           .sign = spec.options.flag("sign") ? 1.0F : 0.0F,
           .zero = spec.options.has("with_zero") && spec.options.flag("with_zero") ? 1.0F : 0.0F,
           .powers = powers};
+}
+
+QuantizerInfo grid_info(std::string name, std::string summary, std::string source,
+                        std::vector<OptionSpec> (*options_of)(Role),
+                        std::shared_ptr<Quantizer> (*make)(const QuantizerSpec&)) {
+  return {.name = std::move(name),
+          .summary = std::move(summary),
+          .source = std::move(source),
+          .weight_options = options_of(Role::weight),
+          .activation_options = options_of(Role::activation),
+          .make = make,
+          .roles = {Role::weight, Role::activation, Role::bias},
+          .first_layer = {.quantize_input = false},
+          .bias_options = options_of(Role::bias)};
 }
 
 OptionSpec real_option(std::string name, std::string default_value, std::string help) {

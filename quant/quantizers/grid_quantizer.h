@@ -77,7 +77,7 @@ class GridQuantizer : public Quantizer {
   void set_bits(int bits) final;  // starts anew
   void follow_weight(const Tensor& weight) final;
   bool pads_first() const override { return start_.powers && start_.zero == 0; }  // 0 is no level
-  std::string kind() const override;
+  std::string kind() const override { return kind_from(op_); }
   std::string describe() const override;
 
  protected:
@@ -117,6 +117,10 @@ class GridQuantizer : public Quantizer {
 // --- for the quantizers' options
 // ------------------------------------------------------------------------------------------------------------
 
+// What the four register: all roles but outputs, the first layer's input left alone.
+QuantizerInfo grid_info(std::string name, std::string summary, std::string source,
+                        std::vector<OptionSpec> (*options_of)(Role),
+                        std::shared_ptr<Quantizer> (*make)(const QuantizerSpec&));
 std::string_view op_of_role(Role role, std::string_view weight, std::string_view activation,
                             std::string_view bias);
 GridStart grid_start(const QuantizerSpec& spec, bool powers);

@@ -90,24 +90,16 @@ GradientScale parse_gradient_scale(const std::string& name) {
   return GradientScale::none;
 }
 
-[[noreturn]] void refuse(std::string_view op, std::string what, std::string got, std::string expected) {
-  throw ValueError({.where = std::string(op),
-                    .what = std::move(what),
-                    .got = std::move(got),
-                    .expected = std::move(expected),
-                    .hint = ""});
-}
-
 // Elements that share a learned number: the option, or 0.
 std::int64_t given_elements(std::string_view op, const QuantizerSpec& spec) {
   const std::int64_t elements = spec.options.integer("elements");
-  if (elements < 0) refuse(op, "option 'elements'", std::to_string(elements), "0 or more");
+  check::value(elements >= 0, op, "option 'elements'", std::to_string(elements), "0 or more");
   return elements;
 }
 
 float initial_clip(std::string_view op, const QuantizerSpec& spec) {
   const double boundary = spec.options.real("boundary");
-  if (!(boundary > 0)) refuse(op, "option 'boundary'", std::to_string(boundary), "more than 0");
+  check::value(boundary > 0, op, "option 'boundary'", std::to_string(boundary), "more than 0");
   return static_cast<float>(boundary);
 }
 
@@ -257,9 +249,9 @@ class LsqStep final : public GroupedQuantizer {
         step_(add_step()),
         initialized_(add_counter("initialized")) {
     for (const char* option : {"grad_scale", "clamp_grad"})
-      if (spec.options.choice(option) != "none")
-        refuse(op, std::string("option '") + option + "' has no meaning beside parametrization=step",
-               spec.options.choice(option), "none");
+      check::value(spec.options.choice(option) == "none", op,
+                   std::string("option '") + option + "' has no meaning beside parametrization=step",
+                   spec.options.choice(option), "none");
     require_both_sides(levels());
   }
 
@@ -287,9 +279,8 @@ class LsqStep final : public GroupedQuantizer {
   }
 
   void require_both_sides(std::int64_t levels) const {
-    if (signed_ && levels < 3)
-      refuse(op(), "a step needs levels on both sides of 0", std::to_string(levels) + " levels",
-             "2 bits, or 3 levels, at least");
+    check::value(!signed_ || levels >= 3, op(), "a step needs levels on both sides of 0",
+                 std::to_string(levels) + " levels", "2 bits, or 3 levels, at least");
   }
 
   // N: weights, or features of a sample, that share a step.

@@ -181,19 +181,12 @@ class MixedPow2 final : public GridQuantizer {
   MixedPow2Math math_;
 };
 
-const Registration registration{{
-    .name = "mixed-pow2",
-    .summary = "powers of two with two of smallest level, largest level and bit-width learned",
-    .source = "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code",
-    .weight_options = options_of(Role::weight),
-    .activation_options = options_of(Role::activation),
-    .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
-      return std::make_shared<MixedPow2>(spec);
-    },
-    .roles = {Role::weight, Role::activation, Role::bias},
-    .first_layer = {.quantize_input = false, .least_weight_bits = 1},
-    .bias_options = options_of(Role::bias),
-}};
+const Registration registration{
+    grid_info("mixed-pow2", "powers of two with two of smallest level, largest level and bit-width learned",
+              "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code", options_of,
+              [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
+                return std::make_shared<MixedPow2>(spec);
+              })};
 
 }  // namespace
 }  // namespace qtrain::quant

@@ -158,19 +158,12 @@ class MixedUniform final : public GridQuantizer {
   MixedUniformMath math_;
 };
 
-const Registration registration{{
-    .name = "mixed-uniform",
-    .summary = "uniform levels with two of step, range and bit-width learned",
-    .source = "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code",
-    .weight_options = options_of(Role::weight),
-    .activation_options = options_of(Role::activation),
-    .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
-      return std::make_shared<MixedUniform>(spec);
-    },
-    .roles = {Role::weight, Role::activation, Role::bias},
-    .first_layer = {.quantize_input = false, .least_weight_bits = 1},
-    .bias_options = options_of(Role::bias),
-}};
+const Registration registration{
+    grid_info("mixed-uniform", "uniform levels with two of step, range and bit-width learned",
+              "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code", options_of,
+              [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
+                return std::make_shared<MixedUniform>(spec);
+              })};
 
 }  // namespace
 }  // namespace qtrain::quant

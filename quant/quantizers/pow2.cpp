@@ -109,19 +109,10 @@ class Pow2 final : public GridQuantizer {
   bool fine_grained_;
 };
 
-const Registration registration{{
-    .name = "pow2",
-    .summary = "powers of two in a fixed range, found from the first weights",
-    .source = "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code and sony/nnabla",
-    .weight_options = options_of(Role::weight),
-    .activation_options = options_of(Role::activation),
-    .make = [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> {
-      return std::make_shared<Pow2>(spec);
-    },
-    .roles = {Role::weight, Role::activation, Role::bias},
-    .first_layer = {.quantize_input = false, .least_weight_bits = 1},
-    .bias_options = options_of(Role::bias),
-}};
+const Registration registration{grid_info(
+    "pow2", "powers of two in a fixed range, found from the first weights",
+    "Uhlich et al. 2020, arXiv:1905.11452; github sony/ai-research-code and sony/nnabla", options_of,
+    [](const QuantizerSpec& spec) -> std::shared_ptr<Quantizer> { return std::make_shared<Pow2>(spec); })};
 
 }  // namespace
 }  // namespace qtrain::quant

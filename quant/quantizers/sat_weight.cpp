@@ -8,6 +8,7 @@
 
 #include "engine/ops/arithmetic.h"
 #include "quant/fake_quantize.h"
+#include "quant/group_statistics.h"
 #include "quant/tanh_weight.h"
 #include "quant/unit_quantizer.h"
 
@@ -24,33 +25,6 @@ struct Scaled {
   QTRAIN_HOST_DEVICE float forward(float w) const { return s * w; }
   QTRAIN_HOST_DEVICE float backward(float /*w*/, float g) const { return s * g; }
 };
-
-struct SquaredDeviation {
-  const float* mean;
-  float value = 0;
-  QTRAIN_HOST_DEVICE void prepare() { value = *mean; }
-  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {(x - value) * (x - value)}; }
-};
-
-// The sample standard deviation (divisor n - 1) as a device scalar; 0 for one element.
-Tensor standard_deviation(const Tensor& x) {
-  const Stream stream = backend(x.device()).stream();
-  const std::int64_t n = x.numel();
-  Tensor mean = Tensor::empty({1}, DType::f32, x.device());
-  Tensor deviation = Tensor::empty({1}, DType::f32, x.device());
-  float* mu = mean.data<float>();
-  float* sd = deviation.data<float>();
-  reduce<1, Sum>(
-      stream, n, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mu, x.data<float>());
-  map(
-      stream, 1, [n] QTRAIN_LAMBDA(float total) { return total / static_cast<float>(n); }, mu, mu);
-  reduce<1, Sum>(stream, n, SquaredDeviation{mu}, sd, x.data<float>());
-  map(
-      stream, 1,
-      [n] QTRAIN_LAMBDA(float total) { return n > 1 ? sqrtf(total / static_cast<float>(n - 1)) : 0.0F; }, sd,
-      sd);
-  return deviation;
-}
 
 class SatWeight final : public Quantizer {
  public:
@@ -100,11 +74,11 @@ class SatWeight final : public Quantizer {
  private:
   // s = N / std(v); 1 where v has no spread.
   Tensor scale_of(const Tensor& w, const Tensor& v) const {
-    Tensor s = standard_deviation(v);
+    Tensor s = spread_of(v, {}).std;
     const Stream stream = backend(w.device()).stream();
     const auto ratio = [] QTRAIN_LAMBDA(float n, float spread) { return spread > 0 ? n / spread : 1.0F; };
     if (rescale_ == Rescale::stddev) {
-      const Tensor n = standard_deviation(w);
+      const Tensor n = spread_of(w, {}).std;
       map(stream, 1, ratio, s.data<float>(), n.data<float>(), s.data<float>());
     } else {
       // Fan-out: out_channels * kh * kw, or out_features.

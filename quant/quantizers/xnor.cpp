@@ -67,9 +67,9 @@ class Xnor final : public GroupedQuantizer {
         slope_(parse_slope(spec.options.choice("grad"))),
         scale_(spec.role == Role::activation ? spec.options.choice("scale") : "group") {
     require_one_bit();
-    if (scale_ == "resolution" && layer() == LayerKind::linear)
-      refuse("scale=resolution: a linear layer has one position, so every value would be its own scale",
-             "a linear layer", "scale=none or channel");
+    check::value(scale_ != "resolution" || layer() != LayerKind::linear, op(),
+                 "scale=resolution: a linear layer has one position, so every value would be its own scale",
+                 "a linear layer", "scale=none or channel");
   }
 
   void set_bits(int bits) override {
@@ -97,16 +97,11 @@ class Xnor final : public GroupedQuantizer {
     return name == "none" ? Slope::none : (name == "STE" ? Slope::box : Slope::triangle);
   }
 
-  [[noreturn]] void refuse(const std::string& what, const std::string& got,
-                           const std::string& expected) const {
-    throw ValueError(
-        {.where = std::string(op()), .what = what, .got = got, .expected = expected, .hint = ""});
-  }
   void require_one_bit() const {
     const std::int64_t count = levels();
-    if (count != 2 && count <= std::int64_t{1} << (float_bits - 1))
-      refuse("xnor has one bit", bits() == 1 ? std::to_string(count) + " levels" : std::to_string(bits()),
-             "1 bit (or 32: not quantized)");
+    check::value(count == 2 || count > std::int64_t{1} << (float_bits - 1), op(), "xnor has one bit",
+                 bits() == 1 ? std::to_string(count) + " levels" : std::to_string(bits()),
+                 "1 bit (or 32: not quantized)");
   }
 
   // Memory has the channels of a position side by side.

@@ -10,38 +10,11 @@
 namespace qtrain {
 namespace {
 
+using testing_support::identical;
+using testing_support::on_any_threads;
 using testing_support::random_values;
 
 const Stream host{};
-
-class Threads {
- public:
-  explicit Threads(int count) : before_(thread_count()) { set_thread_count(count); }
-  ~Threads() { set_thread_count(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
-
-bool identical(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
-}
-
-// Runs `compute` with 1, 2, 3 and 7 threads and expects identical bits; returns them.
-template <class Compute>
-std::vector<float> on_any_threads(Compute&& compute) {
-  std::vector<float> first;
-  for (const int count : {1, 2, 3, 7}) {
-    const Threads threads(count);
-    const std::vector<float> result = compute();
-    if (count == 1) first = result;
-    EXPECT_TRUE(identical(result, first)) << count << " threads differ from one";
-  }
-  return first;
-}
 
 struct Case {
   std::string name;

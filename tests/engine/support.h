@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "engine/core/rng.h"
 #include "engine/core/tensor.h"
+#include "engine/kernels/parallel.h"
 
 namespace qtrain::testing_support {
 
@@ -70,6 +72,37 @@ inline ::testing::AssertionResult near(const Tensor& got, const Tensor& want, do
   if (got.shape() != want.shape())
     return ::testing::AssertionFailure() << got.str() << ", expected " << want.str();
   return near(got.values(), want.values(), tolerance);
+}
+
+// The number of threads while it lives.
+class Threads {
+ public:
+  explicit Threads(int count) : before_(thread_count()) { set_thread_count(count); }
+  ~Threads() { set_thread_count(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+// The same bits, NaN included.
+template <class T>
+bool identical(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+// Runs `compute` with 1, 2, 3 and 7 threads and expects identical results; returns them.
+template <class Compute>
+std::vector<float> on_any_threads(Compute&& compute) {
+  std::vector<float> first;
+  for (const int count : {1, 2, 3, 7}) {
+    const Threads threads(count);
+    const std::vector<float> result = compute();
+    if (count == 1) first = result;
+    EXPECT_TRUE(identical(result, first)) << count << " threads differ from one";
+  }
+  return first;
 }
 
 }  // namespace qtrain::testing_support

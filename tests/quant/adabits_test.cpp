@@ -6,9 +6,12 @@
 
 #include "engine/core/error.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
+
+using testing_support::expect_refused;
 
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
@@ -66,15 +69,6 @@ TEST(Adabits, WeightsAreSats) {
       return make_quantizer(name, Role::weight, bits, LayerKind::linear, {{"scheme", "centered"}});
     };
     EXPECT_EQ(of("adabits")->forward(w).values(), of("sat")->forward(w).values());
-  }
-}
-
-void expect_refused(const std::function<void()>& call, const std::string& part) {
-  try {
-    call();
-    ADD_FAILURE() << "nothing thrown, expected " << part;
-  } catch (const ValueError& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
   }
 }
 

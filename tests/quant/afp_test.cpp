@@ -12,9 +12,12 @@
 #include "engine/core/rng.h"
 #include "quant/quantizers/afp.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
+
+using testing_support::expect_refused;
 
 using Values = std::vector<float>;
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -153,15 +156,6 @@ TEST(Afp, TheGradientPassesStraightThrough) {
   const Values g = {1, -2, 3, 4, 5};
   Tape::backward(make(4)->forward(w), Tensor::from_values({1, 5}, g));
   EXPECT_EQ(w.grad().values(), g);
-}
-
-void expect_refused(const std::function<void()>& call, const std::string& part) {
-  try {
-    call();
-    ADD_FAILURE() << "nothing thrown, expected " << part;
-  } catch (const ValueError& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
 }
 
 TEST(Afp, RefusesBitsThatItHasNoFormatFor) {

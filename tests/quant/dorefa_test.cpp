@@ -8,20 +8,17 @@
 #include "engine/core/rng.h"
 #include "quant/quantized_layers.h"
 #include "quant/wrap.h"
+#include "tests/quant/support.h"
 #include "zoo/registry.h"
 
 namespace qtrain::quant {
 namespace {
 
+using testing_support::expect_refused;
+using testing_support::normal_values;
+
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
-
-Values normal_values(std::size_t count, double deviation, std::uint64_t seed) {
-  RandomStream random(seed, RandomPurpose::user);
-  Values values(count);
-  for (float& v : values) v = static_cast<float>(deviation * random.normal());
-  return values;
-}
 
 struct Result {
   Values y;
@@ -46,15 +43,6 @@ Result run(const std::string& name, Role role, int bits, const Texts& options, c
 
 std::shared_ptr<Quantizer> weight(int bits, const Texts& options) {
   return make_quantizer("dorefa", Role::weight, bits, LayerKind::convolution, options);
-}
-
-void expect_refused(const std::function<void()>& call, const std::string& part) {
-  try {
-    call();
-    ADD_FAILURE() << "nothing thrown, expected " << part;
-  } catch (const ValueError& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
 }
 
 // --- weights

@@ -9,19 +9,15 @@
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
 
+using testing_support::normal_values;
+
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
-
-Values normal_values(std::size_t count, double deviation, std::uint64_t seed) {
-  RandomStream random(seed, RandomPurpose::user);
-  Values values(count);
-  for (float& v : values) v = static_cast<float>(deviation * random.normal());
-  return values;
-}
 
 std::shared_ptr<Quantizer> make(int bits, const Texts& options = {}, Role role = Role::activation) {
   return make_quantizer("dsq", role, bits, LayerKind::convolution, options);

@@ -9,9 +9,13 @@
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
+
+using testing_support::expect_refused;
+using testing_support::normal_values;
 
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
@@ -19,13 +23,6 @@ using Texts = std::map<std::string, std::string>;
 std::shared_ptr<Quantizer> make(Role role, int bits, const Texts& options = {},
                                 const Shape& shape = {1, 1, 1, 1}) {
   return make_quantizer("fatnn", role, bits, LayerKind::convolution, options, shape);
-}
-
-Values normal_values(std::size_t count, double deviation, std::uint64_t seed = 1) {
-  RandomStream random(seed, RandomPurpose::user);
-  Values values(count);
-  for (float& v : values) v = static_cast<float>(deviation * random.normal());
-  return values;
 }
 
 Tensor row(const Values& values) {
@@ -55,16 +52,6 @@ Gradients gradients(Quantizer& quantizer, const Values& values, const Values& g)
   Gradients result{x.grad().values(), {}};
   for (const Tensor& p : quantizer.parameters()) result.alpha.push_back(p.grad().values());
   return result;
-}
-
-void expect_refused(const std::function<void()>& call, const std::vector<std::string>& parts) {
-  try {
-    call();
-    ADD_FAILURE() << "nothing thrown, expected " << parts.front();
-  } catch (const ValueError& error) {
-    for (const std::string& part : parts)
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
 }
 
 // --- levels

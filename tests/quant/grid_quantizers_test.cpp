@@ -14,9 +14,12 @@
 #include "quant/quantized_layers.h"
 #include "quant/quantizers/power_of_two.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
+
+using testing_support::normal_values;
 
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
@@ -30,13 +33,6 @@ std::shared_ptr<Quantizer> make(const std::string& name, Role role, int bits, co
 
 Tensor row(const Values& values) {
   return Tensor::from_values({static_cast<std::int64_t>(values.size()), 1}, values);
-}
-
-Values normal_values(std::size_t count, double deviation, std::uint64_t seed) {
-  RandomStream random(seed, RandomPurpose::user);
-  Values values(count);
-  for (float& v : values) v = static_cast<float>(deviation * random.normal());
-  return values;
 }
 
 Tensor number(Quantizer& quantizer, const std::string& name) {

@@ -9,19 +9,16 @@
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
 
+using testing_support::expect_refused;
+using testing_support::normal_values;
+
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
-
-Values normal_values(std::size_t count, double deviation, std::uint64_t seed = 1) {
-  RandomStream random(seed, RandomPurpose::user);
-  Values values(count);
-  for (float& v : values) v = static_cast<float>(deviation * random.normal());
-  return values;
-}
 
 std::shared_ptr<Quantizer> make(Role role, int bits, const Texts& options = {},
                                 const Shape& shape = {1, 1, 1, 1}) {
@@ -37,15 +34,6 @@ Tensor buffer(Quantizer& quantizer, const std::string& name) {
 void expect_near(const Values& a, const Values& b, double tolerance, const std::string& what) {
   ASSERT_EQ(a.size(), b.size()) << what;
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], tolerance) << what << " " << i;
-}
-
-void expect_refusal(const std::function<void()>& call, const std::string& part) {
-  try {
-    call();
-    ADD_FAILURE() << "nothing thrown, expected " << part;
-  } catch (const ValueError& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
 }
 
 // --- against a plain implementation
@@ -292,10 +280,10 @@ TEST(LqNets, AnotherWidthStartsItsBasisAnew) {
 
 TEST(LqNets, RefusesWhatABasisCantBe) {
   for (const char* levels : {"3", "6", "512"})
-    expect_refusal([&] { make(Role::weight, 16, {{"levels", levels}}); }, "a power of 2");
-  for (const int bits : {9, 16, 31}) expect_refusal([&] { make(Role::activation, bits); }, "1 to 8 bits");
+    expect_refused([&] { make(Role::weight, 16, {{"levels", levels}}); }, "a power of 2");
+  for (const int bits : {9, 16, 31}) expect_refused([&] { make(Role::activation, bits); }, "1 to 8 bits");
   for (const char* scale : {"-0.1", "1.5"})
-    expect_refusal([&] { make(Role::activation, 2, {{"scale", scale}}); }, "'scale'");
+    expect_refused([&] { make(Role::activation, 2, {{"scale", scale}}); }, "'scale'");
   EXPECT_EQ(buffer(*make(Role::weight, 4, {{"levels", "8"}}), "basis").dim(0), 3);
 }
 

@@ -10,18 +10,14 @@
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "quant/registry.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
 
-using Values = std::vector<float>;
+using testing_support::normal_values;
 
-Values normal_values(std::size_t count, double deviation, std::uint64_t seed) {
-  RandomStream random(seed, RandomPurpose::user);
-  Values values(count);
-  for (float& v : values) v = static_cast<float>(deviation * random.normal());
-  return values;
-}
+using Values = std::vector<float>;
 
 struct Result {
   Values y;

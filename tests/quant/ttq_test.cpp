@@ -11,9 +11,12 @@
 #include "layers/sequential.h"
 #include "quant/quantized_layers.h"
 #include "quant/wrap.h"
+#include "tests/quant/support.h"
 
 namespace qtrain::quant {
 namespace {
+
+using testing_support::expect_refused;
 
 using Values = std::vector<float>;
 using Texts = std::map<std::string, std::string>;
@@ -37,16 +40,6 @@ Values wp(Quantizer& q) {
 }
 Values wn(Quantizer& q) {
   return q.parameters()[1].values();
-}
-
-void expect_refused(const std::function<void()>& call, const std::vector<std::string>& parts) {
-  try {
-    call();
-    ADD_FAILURE() << "nothing thrown, expected " << parts.front();
-  } catch (const ValueError& error) {
-    for (const std::string& part : parts)
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
 }
 
 // --- initial values
