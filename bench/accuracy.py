@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Trains ResNet-20 on the demo set with every quantizer, and writes the top-1 of each as a table.
 
-    bench/accuracy.py [BUILD_FOLDER] [--epochs 10] [--seeds 3] [--only NAME,...] [--output docs/quantizers/accuracy.md]
+    bench/accuracy.py [BUILD_FOLDER] [--seeds 3] [--jobs 2] [--only NAME,...] [--output docs/quantizers/accuracy.md]
 
+For every seed a float network is trained first; every quantizer then starts from it, as the papers' recipes do.
 Finished runs stay in runs/accuracy/ and are not repeated, so it can be stopped and started again.
 """
 
 import argparse
+import concurrent.futures
 import csv
 import json
 import pathlib
@@ -14,82 +16,123 @@ import statistics
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RUNS = ROOT / "runs/accuracy"
+RUNS = pathlib.Path("runs/accuracy")
 BITS = (4, 2, 1)
 COMMON = "--model resnet20 --image-size 32 --threads 1 --workers 1".split()
-# What a quantizer needs beside its defaults to start from random weights; each is explained on its page.
-FLAGS = {
-    "lsq": "--set parametrization=step".split(),
-    "xnor": "--relu off --set activation.padding_after_quant=true".split(),
-}
+FLOAT = "--epochs 20 --lr 0.06".split()
+QUANTIZED = "--epochs 4 --lr 0.015".split()
+# What a quantizer needs beside its defaults, at some widths: (name, widths, flags, why). It goes under the table.
+OWN = [
+    ("lsq", (4, 2), "--set parametrization=step", "the paper's form"),
+    ("fatnn", (2,), "--set activation.scale=1.5", "inputs are cut at 3/scale = 2 instead of 1"),
+    ("fixed-point", (2,), "--set weight.delta=0.125 --set activation.delta=1", "see [mixed-precision.md](mixed-precision.md)"),
+    ("pow2", (2,), "--set weight.m=-3 --set activation.m=0", "likewise"),
+    ("mixed-uniform", (2,), "--set weight.d_init=0.125 --set activation.d_init=1", "likewise"),
+    ("mixed-pow2", (2,), "--set weight.d_init=0.125 --set activation.d_init=0.25", "likewise"),
+]
 
 
-def command(name, bits, seed, epochs):
+def folder_of(name, bits, seed):
+    return RUNS / (f"float-seed{seed}" if name == "float" else f"{name}-{bits}bit-seed{seed}")
+
+
+def command(name, bits, seed):
+    own = [*COMMON, "--seed", str(seed), "--output", str(folder_of(name, bits, seed))]
     if name == "float":
-        quantizer = []
-    else:
-        quantizer = ["--quant", name, "--bits", str(bits), *FLAGS.get(name, [])]
-    return ["train", *COMMON, "--epochs", str(epochs), "--seed", str(seed), *quantizer]
+        return ["train", *own, *FLOAT]
+    start = str(folder_of("float", 32, seed) / "last.safetensors")
+    flags = [f for n, widths, text, _ in OWN if n == name and bits in widths for f in text.split()]
+    return ["train", *own, *QUANTIZED, "--init", start, "--quant", name, "--bits", str(bits), *flags]
 
 
-def top1(folder):
-    """The last epoch's top-1 in percent; None unless the run is complete."""
-    if not (folder / "done").exists():
-        return None
+def run(program, name, bits, seed):
+    """The last epoch's top-1 in percent, or why the run was refused. RuntimeError where one stopped half-way."""
+    folder = ROOT / folder_of(name, bits, seed)
+    done = folder / "done"
+    if not done.exists():
+        call = command(name, bits, seed)
+        if (folder / "last.safetensors").exists():
+            call = ["train", "--resume", str(folder_of(name, bits, seed))]
+        result = subprocess.run([program, *call], capture_output=True, text=True, cwd=ROOT)
+        if result.returncode != 0 and folder.exists():
+            raise RuntimeError(f"{folder}: {result.stderr}")
+        folder.mkdir(parents=True, exist_ok=True)
+        done.write_text("" if result.returncode == 0 else result.stderr.strip().splitlines()[-1])
+    reason = done.read_text()
+    if reason:
+        return reason
     with open(folder / "epochs.csv") as file:
         return 100 * float(list(csv.DictReader(file))[-1]["val_top1"])
 
 
-def run(program, name, bits, seed, epochs):
-    folder = RUNS / f"{name}-{bits}-seed{seed}-epochs{epochs}"
-    if (folder / "failed").exists():
-        return (folder / "failed").read_text()
-    if top1(folder) is None:
-        if (folder / "last.safetensors").exists():
-            call = [program, "train", "--resume", folder]
-        else:
-            call = [program, *command(name, bits, seed, epochs), "--output", folder]
-        done = subprocess.run(call, capture_output=True, text=True)
-        reason = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ("failed" if reason else "done")).write_text(reason or "")
-        if reason:
-            return reason
-    return top1(folder)
-
-
 def cell(results):
-    if any(isinstance(r, str) for r in results):  # status 2 at the start: it doesn't have that width
-        return "stopped" if any("step" in r for r in results if isinstance(r, str)) else "–"
+    if any(isinstance(r, str) for r in results):  # it doesn't have that width
+        return "–"
     spread = f" ± {statistics.stdev(results):.1f}" if len(results) > 1 else ""
     return f"{statistics.mean(results):.1f}{spread}"
+
+
+def text_of(arguments):
+    return "qtrain " + " ".join(arguments)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", nargs="?", default=ROOT / "build", type=pathlib.Path)
-    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--output", type=pathlib.Path)
     options = parser.parse_args()
-    program = options.build / "cli/qtrain"
-    listed = json.loads(subprocess.run([program, "list", "quantizers", "--json"], capture_output=True, check=True).stdout)["quantizers"]
-    names = [q["name"] for q in listed if q["name"] != "none"]
-    chosen = options.only.split(",") if options.only else ["float", *names]
-    rows = []
-    for name in chosen:
-        cells = []
-        for bits in (32,) if name == "float" else BITS:
-            results = [run(program, name, bits, seed, options.epochs) for seed in range(options.seeds)]
-            print(name, bits, results, flush=True)
-            cells.append(cell(results))
-        rows.append([name, *(cells if name != "float" else cells * 3)])
-    table = "| | " + " | ".join(f"{b} bit{'s' if b > 1 else ''}" for b in BITS) + " |\n|---|---|---|---|\n"
-    table += "".join("| " + " | ".join(row) + " |\n" for row in rows)
-    if options.output:
-        options.output.write_text(table)
+    program = options.build.resolve() / "cli/qtrain"
+    listing = subprocess.run([program, "list", "quantizers", "--json"], capture_output=True, check=True).stdout
+    names = options.only.split(",") if options.only else [
+        q["name"] for q in json.loads(listing)["quantizers"] if q["name"] != "none"
+    ]
+    seeds = range(options.seeds)
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        float_runs = list(pool.map(lambda seed: run(program, "float", 32, seed), seeds))
+        print("float", float_runs, flush=True)
+        jobs = {(n, b, s): pool.submit(run, program, n, b, s) for s in seeds for n in names for b in BITS}
+        rows = []
+        for name in names:
+            results = {b: [jobs[name, b, s].result() for s in seeds] for b in BITS}
+            print(name, results, flush=True)
+            rows.append([f"[{name}]({name}.md)", *(cell(results[b]) for b in BITS)])
+    heading = ["", *(f"{b} bit{'s' if b > 1 else ''}" for b in BITS)]
+    rows = [["float", *[cell(float_runs)] * len(BITS)], *rows]
+    table = "".join("| " + " | ".join(row) + " |\n" for row in [heading, ["---"] * len(heading), *rows])
     print(table)
+    if options.output:
+        own = "".join(
+            f"- {name} at {' and '.join(map(str, widths))} bits: `{flags}` ({why})\n" for name, widths, flags, why in OWN
+        )
+        page = TEMPLATE.format(
+            seeds=options.seeds, table=table, own=own,
+            float_command=text_of(command("float", 32, 0)), command=text_of(command("sat", 4, 0)),
+        )
+        options.output.write_text(page)
+
+
+TEMPLATE = """# Accuracy on the demo set
+
+Top-1 in percent after the last epoch, ResNet-20 at 32x32, the demo set's 1000 validation images: mean and
+standard deviation of {seeds} seeds. Weights and activations have the same width. `–`: the quantizer has no such
+width. These are small runs on an easy set: they show that a quantizer trains and what a width costs, not how the
+papers' methods compare on ImageNet.
+
+{table}
+Every row starts from the float network of its seed, as most of the papers do, and trains 4 epochs more with the
+quantizer's defaults:
+
+    {float_command}
+    {command}
+
+Beside the defaults:
+
+{own}
+`bench/accuracy.py --output docs/quantizers/accuracy.md` trains all of them and writes this page.
+"""
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ namespace {
 
 constexpr double no_agreement = std::numeric_limits<double>::infinity();
 
-// In the role `init` parameters are what is asked for.
+// In the role `init` parameters are what is asked for; in `project` gradients are given.
 bool is_input(const std::string& name, const std::string& role) {
   return name == "x" || name == "grad_y" || (name.starts_with("param.") && role != "init") ||
-         name.starts_with("state.");
+         name.starts_with("state.") || (name.starts_with("grad.") && role == "project");
 }
 
 double difference(float computed, float reference) {

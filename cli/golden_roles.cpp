@@ -142,6 +142,42 @@ TensorMap run_initial(const Request& request) {
   return results;
 }
 
+// What before_update() makes of gradients, or after_update() of values; a tensor has one number for each of
+// several quantizers.
+TensorMap run_projection(const Request& request) {
+  const GoldenCase& golden = request.golden;
+  Texts options = own_options(golden);
+  const bool gradients = golden.options.at("what") == "gradients";
+  options.erase("what");
+  if (gradients) options["limit_grad"] = "true";
+  const auto quantizer = quant::make_quantizer(request.quantizer, quant::parse_role(golden.options.at("of")),
+                                               bits_of(golden), LayerKind::convolution, options);
+  quantizer->to(request.device);
+  const auto entry = [&](const std::string& name, std::int64_t i) {
+    const std::vector<float> values = tensor_of(golden, name).values();
+    return Tensor::full({1}, values.at(static_cast<std::size_t>(i))).to(request.device);
+  };
+  std::map<std::string, std::vector<float>> rows;
+  const std::vector<NamedTensor> parameters = quantizer->named_parameters();
+  for (std::int64_t i = 0; i < tensor_of(golden, "param." + parameters.at(0).name).numel(); ++i) {
+    for (const auto& [name, tensor] : parameters) {
+      tensor.copy_from(entry("param." + name, i));
+      if (gradients) tensor.set_grad(entry("grad." + name, i));
+    }
+    if (gradients)
+      quantizer->before_update();
+    else
+      quantizer->after_update();
+    for (const auto& [name, tensor] : parameters)
+      rows[(gradients ? "grad_after." : "param_after.") + name].push_back(
+          (gradients ? tensor.grad() : tensor).item());
+  }
+  TensorMap results;
+  for (const auto& [name, values] : rows)
+    results[name] = Tensor::from_values({static_cast<std::int64_t>(values.size())}, values);
+  return results;
+}
+
 // --- whole layers
 // -----------------------------------------------------------------------------------------------
 
@@ -374,6 +410,7 @@ const std::vector<Runner>& runners() {
       {"bias", [](const Request& request) { return run_quantizer(request, Role::bias); }},
       {"layer", run_layer},
       {"init", run_initial},
+      {"project", run_projection},
       {"switch_bn", run_switch_bn},
       {"levels", run_levels},
       {"scalar", run_scalar},

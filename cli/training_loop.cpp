@@ -128,6 +128,7 @@ void TrainingLoop::train_batch(const data::Batch& batch) {
     correct = count_top_k(logits, input.labels, 1);
   }
   Tape::backward(loss);
+  quant::before_update(*session_.network);
   // The norm costs one pass over the gradients, and shows an overflow before it reaches the weights.
   const Tensor norm = o.clip_grad > 0 ? clip_gradient_norm(parameters_, static_cast<float>(o.clip_grad))
                                       : gradient_norm(parameters_);
@@ -137,6 +138,7 @@ void TrainingLoop::train_batch(const data::Batch& batch) {
     if (!meter_.latest().is_finite()) explain_result(input);
   }
   optimizer.step();
+  quant::after_update(*session_.network);
   optimizer.zero_grad();
   ++state_.step;
   ++state_.batches;

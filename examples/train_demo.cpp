@@ -49,7 +49,9 @@ int main(int argc, char** argv) {
       const Tensor logits = net(x), loss = softmax_cross_entropy(logits, labels);
       optimizer.zero_grad();
       Tape::backward(loss);
+      quant::before_update(net);
       optimizer.step();
+      quant::after_update(net);  // learned ranges stay within their bounds
       loss_sum += loss.item() * static_cast<float>(batch.count);
       correct += count_top_k(logits, labels, 1).item();
     }

@@ -66,6 +66,12 @@ class Quantizer : public Module {
   // Called before the first batch of every epoch, and after a resume in the middle of one.
   virtual void start_epoch(const EpochStart&) {}
 
+  // Called between the backward pass and the optimizer's step: limits the gradients of learned numbers, where
+  // the method says so.
+  virtual void before_update() {}
+  // Called after the optimizer's step: brings learned numbers back to where they have a gradient.
+  virtual void after_update() {}
+
   // True where zero is no fixed point, or where the padded zeros count in its statistics: the layer then adds
   // its zero padding before the input is quantized instead of after.
   virtual bool pads_first() const { return false; }

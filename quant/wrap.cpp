@@ -169,6 +169,14 @@ void start_epoch(Module& network, const EpochStart& start) {
   visit_quantizers(network, [&](Quantizer& quantizer) { quantizer.start_epoch(start); });
 }
 
+void before_update(Module& network) {
+  visit_quantizers(network, [](Quantizer& quantizer) { quantizer.before_update(); });
+}
+
+void after_update(Module& network) {
+  visit_quantizers(network, [](Quantizer& quantizer) { quantizer.after_update(); });
+}
+
 ModelSize model_size(Module& network) {
   ModelSize size;
   for (const NamedTensor& t : network.state_dict())

@@ -53,6 +53,10 @@ Tensor take_quantization_loss(Module& network);
 // Tells every quantizer that an epoch starts.
 void start_epoch(Module& network, const EpochStart& start);
 
+// Around every optimizer step: calls before_update() and after_update() of every quantizer.
+void before_update(Module& network);
+void after_update(Module& network);
+
 struct ModelSize {
   std::int64_t float_bytes = 0;  // all parameters and running statistics as float32
   std::int64_t quantized_bytes =

@@ -8,7 +8,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
-#include "engine/kernels/elementwise.h"
+#include "engine/kernels/update.h"
 #include "engine/ops/check.h"
 
 namespace qtrain::quant {
@@ -26,6 +26,26 @@ struct FirstValue {
         clip(start.value(quantity, largest_weight), bounds.low + margin, bounds.high - margin);
     return now == now ? now : first;
   }
+};
+
+// NaN, a number that isn't known yet, stays.
+struct IntoBounds {
+  Bounds bounds;
+  QTRAIN_HOST_DEVICE void operator()(float& p) const {
+    p = clip(p, bounds.low + margin, bounds.high - margin);
+  }
+};
+
+struct Apart {
+  QTRAIN_HOST_DEVICE void operator()(float& low, float& high) const {
+    const float before = low;
+    low = high - margin < low ? high - margin : low;
+    high = before + margin > high ? before + margin : high;
+  }
+};
+
+struct LimitedBy {
+  QTRAIN_HOST_DEVICE void operator()(float& g, float low) const { g = clip(g, -low, low); }
 };
 
 Tensor largest_magnitude(const Tensor& w) {
@@ -72,12 +92,12 @@ Tensor GridQuantizer::first_value(Quantity quantity, const Bounds& bounds) const
 void GridQuantizer::add_learned(std::string name, Quantity quantity, const Bounds& bounds) {
   Tensor number = first_value(quantity, bounds);
   number.set_requires_grad(true);
-  numbers_.push_back({&add_parameter(std::move(name), number), quantity, bounds});
+  numbers_.push_back({&add_parameter(std::move(name), number), quantity, bounds, true});
 }
 
 void GridQuantizer::add_fixed(std::string name, Quantity quantity) {
   constexpr Bounds none{-std::numeric_limits<float>::max(), std::numeric_limits<float>::max()};
-  numbers_.push_back({&add_buffer(std::move(name), first_value(quantity, none)), quantity, none});
+  numbers_.push_back({&add_buffer(std::move(name), first_value(quantity, none)), quantity, none, false});
 }
 
 void GridQuantizer::set_bits(int bits) {
@@ -96,6 +116,35 @@ void GridQuantizer::follow_weight(const Tensor& weight) {
 
 bool GridQuantizer::started() const {
   return *initialized_.data<std::int64_t>() != 0;
+}
+
+void GridQuantizer::pair_learned(bool limit_gradients) {
+  paired_ = true;
+  limit_gradients_ = limit_gradients;
+}
+
+void GridQuantizer::before_update() {
+  if (!paired_ || !limit_gradients_) return;
+  const Tensor& low = *numbers_[0].tensor;
+  for (const Number& number : numbers_) {
+    if (!number.tensor->grad().defined()) continue;
+    const Tensor gradient = number.tensor->grad().clone();
+    update(backend(low.device()).stream(), 1, LimitedBy{}, gradient.data<float>(),
+           static_cast<const float*>(low.data<float>()));
+    number.tensor->set_grad(gradient);
+  }
+}
+
+void GridQuantizer::after_update() {
+  if (paired_)
+    update(backend(numbers_[0].tensor->device()).stream(), 1, Apart{}, numbers_[0].tensor->data<float>(),
+           numbers_[1].tensor->data<float>());
+  for (const Number& number : numbers_) {
+    if (!number.learned) continue;
+    update(backend(number.tensor->device()).stream(), 1, IntoBounds{number.bounds},
+           number.tensor->data<float>());
+    number.tensor->bump_version();
+  }
 }
 
 std::vector<Tensor> GridQuantizer::numbers_for(const Tensor& x) {
@@ -173,6 +222,11 @@ OptionSpec sign_option(Role role) {
 
 OptionSpec zero_option(Role role) {
   return flag_option("with_zero", role == Role::activation, "one of the codes is 0");
+}
+
+OptionSpec limit_grad_option(const std::string& pair) {
+  return flag_option("limit_grad", false,
+                     pair + ": gradients of both clipped to plus and minus the smaller one's value");
 }
 
 OptionSpec step_option(Role role, std::string name, std::string help) {

@@ -8,6 +8,14 @@
 //   m     = log2(xmax)
 //   each learned number within [min + 1e-5, max - 1e-5]
 //
+// A learned number outside its bounds has no gradient, so every update is followed by a projection, from the
+// values before it:
+//
+//   (d, xmax) or (xmin, xmax):  low = min(low, xmax - 1e-5), xmax = max(low + 1e-5, xmax)
+//   then each learned number into [min + 1e-5, max - 1e-5]
+//
+// and with limit_grad the gradients of such a pair are clipped to [-low, low] before the update.
+//
 // w are the weights of the first training forward; a bias starts from the weights beside it. A number that
 // isn't known yet is NaN, so whatever loads values before that forward is obeyed. In evaluation nothing
 // changes: numbers that aren't known then serve for that forward alone.
@@ -76,6 +84,8 @@ class GridQuantizer : public Quantizer {
   Tensor forward(const Tensor& x) final;
   void set_bits(int bits) final;  // starts anew
   void follow_weight(const Tensor& weight) final;
+  void before_update() final;
+  void after_update() final;
   bool pads_first() const override { return start_.powers && start_.zero == 0; }  // 0 is no level
   std::string kind() const override { return kind_from(op_); }
   std::string describe() const override;
@@ -91,6 +101,8 @@ class GridQuantizer : public Quantizer {
   // A learned number, or one that stays as it starts.
   void add_learned(std::string name, Quantity quantity, const Bounds& bounds);
   void add_fixed(std::string name, Quantity quantity);
+  // The two learned numbers are the low and the high end of one range.
+  void pair_learned(bool limit_gradients);
 
   std::string_view op() const { return op_; }
 
@@ -99,6 +111,7 @@ class GridQuantizer : public Quantizer {
     const Tensor* tensor;
     Quantity quantity;
     Bounds bounds;
+    bool learned;
   };
   void check_bits(int bits) const;
   bool depends_on_weights(Quantity quantity) const;
@@ -110,6 +123,8 @@ class GridQuantizer : public Quantizer {
   GridStart start_;
   BitRange range_;
   std::vector<Number> numbers_;
+  bool paired_ = false;
+  bool limit_gradients_ = false;
   const Tensor& initialized_;  // 1 from the first training forward on
   Tensor weight_;              // beside a bias, until it has started
 };
@@ -128,6 +143,7 @@ OptionSpec real_option(std::string name, std::string default_value, std::string 
 OptionSpec flag_option(std::string name, bool default_value, std::string help);
 OptionSpec sign_option(Role role);
 OptionSpec zero_option(Role role);
+OptionSpec limit_grad_option(const std::string& pair);  // for pair_learned(), of this parametrization
 OptionSpec step_option(Role role, std::string name, std::string help);
 // Reads a step_option(). ValueError unless it is 0 where it may be, or within 2^-60 and 2^60.
 float first_step(std::string_view op, const QuantizerSpec& spec, const std::string& name);

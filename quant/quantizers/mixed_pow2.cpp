@@ -118,6 +118,7 @@ std::vector<OptionSpec> options_of(Role role) {
   add_bounds_options(all, "xmax", "0.00390625", activation ? "255" : "127");
   add_bounds_options(all, "b", activation ? "1" : "2", "8");
   add_bounds_options(all, "m", "-8", "8");
+  all.push_back(limit_grad_option("xmin_xmax"));
   return all;
 }
 
@@ -137,6 +138,7 @@ class MixedPow2 final : public GridQuantizer {
     if (math_.form == Form::b_xmin) learn(1, "xmin", Quantity::smallest);
     if (math_.form == Form::xmin_xmax || math_.form == Form::b_xmax) learn(1, "xmax", Quantity::largest);
     if (math_.form == Form::b_range) learn(1, "m", Quantity::exponent);
+    if (math_.form == Form::xmin_xmax) pair_learned(spec.options.flag("limit_grad"));
   }
 
  protected:

@@ -97,6 +97,7 @@ std::vector<OptionSpec> options_of(Role role) {
   add_bounds_options(all, "xmax", "0.00390625", activation ? "255" : "127");
   add_bounds_options(all, "b", activation ? "1" : "2", "8");
   add_bounds_options(all, "m", "-8", "8");
+  all.push_back(limit_grad_option("d_xmax"));
   return all;
 }
 
@@ -115,6 +116,7 @@ class MixedUniform final : public GridQuantizer {
     if (has_b) learn(math_.form == Form::d_b ? 1 : 0, "b", Quantity::bits);
     if (math_.form == Form::d_xmax || math_.form == Form::b_xmax) learn(1, "xmax", Quantity::largest);
     if (math_.form == Form::b_range) learn(1, "m", Quantity::exponent);
+    if (math_.form == Form::d_xmax) pair_learned(spec.options.flag("limit_grad"));
   }
 
  protected:

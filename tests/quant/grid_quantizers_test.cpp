@@ -7,13 +7,16 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <tuple>
 
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "layers/conv2d.h"
+#include "layers/sequential.h"
 #include "quant/quantized_layers.h"
 #include "quant/quantizers/power_of_two.h"
 #include "quant/registry.h"
+#include "quant/wrap.h"
 #include "tests/quant/support.h"
 
 namespace qtrain::quant {
@@ -460,6 +463,74 @@ TEST(LearnedBounds, OutsideTheirBoundsHaveNoGradient) {
   EXPECT_EQ(result.y[0], 127);
   EXPECT_EQ(result.grads.at("d"), 0);
   EXPECT_EQ(result.grads.at("xmax"), 0);
+}
+
+// --- the projection after an update
+// ------------------------------------------------------------------------------------------------------------
+
+TEST(Projection, BringsLearnedNumbersBackWhereTheyHaveAGradient) {
+  const auto quantizer = make("mixed-uniform", Role::weight, 4);
+  give(*quantizer, "d", -0.25F);
+  give(*quantizer, "xmax", -3);
+  quantizer->after_update();
+  EXPECT_GT(value_of(*quantizer, "d"), 0x1p-8F);
+  EXPECT_GT(value_of(*quantizer, "xmax"), 0x1p-8F);
+  const Result result = run(*quantizer, {0.0019F, 300});
+  EXPECT_NE(result.grads.at("d"), 0);
+  EXPECT_NE(result.grads.at("xmax"), 0);
+}
+
+TEST(Projection, KeepsTheEndsOfARangeInOrder) {
+  for (const auto& [name, low, high] :
+       {std::tuple{"mixed-uniform", "d", "xmax"}, {"mixed-pow2", "xmin", "xmax"}}) {
+    const auto quantizer = make(name, Role::weight, 4);
+    give(*quantizer, low, 0.9F);
+    give(*quantizer, high, 0.2F);
+    quantizer->after_update();
+    EXPECT_FLOAT_EQ(value_of(*quantizer, low), 0.2F - 1e-5F) << name;
+    EXPECT_FLOAT_EQ(value_of(*quantizer, high), 0.9F + 1e-5F) << name;
+    const float before = value_of(*quantizer, high);
+    quantizer->after_update();
+    EXPECT_EQ(value_of(*quantizer, high), before) << name << ": once is enough";
+  }
+}
+
+TEST(Projection, LeavesFixedGridsAndUnknownNumbersAlone) {
+  const auto fixed = make("fixed-point", Role::weight, 4);
+  fixed->forward(row({1000}));
+  fixed->after_update();
+  EXPECT_EQ(value_of(*fixed, "delta"), 128);
+  const auto unknown = make("mixed-uniform", Role::weight, 4);
+  unknown->after_update();
+  EXPECT_TRUE(std::isnan(value_of(*unknown, "d")));
+  unknown->forward(row({0.7F}));
+  EXPECT_EQ(value_of(*unknown, "d"), 0.0625F);
+}
+
+TEST(Projection, LimitsGradientsOnlyWhenAsked) {
+  for (const bool asked : {false, true}) {
+    const auto quantizer = make("mixed-uniform", Role::weight, 4, {{"limit_grad", asked ? "true" : "false"}});
+    give(*quantizer, "d", 0.125F);
+    give(*quantizer, "xmax", 0.875F);
+    quantizer->before_update();  // without gradients
+    run(*quantizer, {5, -0.3F}, {8, 1});
+    quantizer->before_update();
+    EXPECT_EQ(number(*quantizer, "xmax").grad().item(), asked ? 0.125F : 8.0F);
+  }
+}
+
+TEST(Projection, ReachesEveryQuantizerOfANetwork) {
+  Sequential net;
+  net.append(std::make_shared<Conv2d>(Conv2dOptions{.in_channels = 2, .out_channels = 3, .kernel = {3, 3}}));
+  net.append(std::make_shared<Conv2d>(Conv2dOptions{.in_channels = 3, .out_channels = 2, .kernel = {3, 3}}));
+  quantize_network(net, {.weight_quantizer = "mixed-pow2", .activation_quantizer = "mixed-pow2"});
+  std::size_t learned = 0;
+  for (const NamedTensor& p : net.named_parameters())
+    if (p.name.ends_with("xmax")) p.tensor.copy_from(Tensor::full({1}, -1)), ++learned;
+  EXPECT_GE(learned, 3U);
+  after_update(net);
+  for (const NamedTensor& p : net.named_parameters())
+    EXPECT_GT(p.name.ends_with("xmax") ? p.tensor.item() : 1.0F, 0) << p.name;
 }
 
 }  // namespace
