@@ -89,6 +89,7 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   correlate_ = real(o, "correlate", -1);
   prox_ = real(o, "prox", 0);
   prox_epochs_ = integer(o, "prox_epochs");
+  prox_milestones_ = integer(o, "prox_milestones");
   pads_after_ = flag(o, "padding_after_quant");
   loss_alpha_ = real(o, "quant_loss_alpha", 1);
   if (o.has("quant_loss")) loss_kind_ = parse_quantization_loss(o.choice("quant_loss"));
@@ -96,6 +97,10 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   check::value(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
   check::value(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
   check::value(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
+  check::value(prox_milestones_ >= 0, op, "option 'prox_milestones'", std::to_string(prox_milestones_),
+               "0 or more");
+  check::value(prox_epochs_ == 0 || prox_milestones_ == 0, op, "options 'prox_epochs' and 'prox_milestones'",
+               "both", "one of them");
   if (flag(o, "gamma")) gamma_ = &add_group_parameter("gamma", 1);
   if (stable_ > 0) count_forwards();
 }
@@ -146,8 +151,11 @@ bool GroupedQuantizer::warming_up() const {
 }
 
 void GroupedQuantizer::start_epoch(const EpochStart& start) {
-  if (prox_epochs_ == 0) return;
-  prox_ = std::max(0.0, 1.0 - static_cast<double>(start.epoch) / static_cast<double>(prox_epochs_));
+  const auto left = [](std::int64_t done, std::int64_t all) {
+    return std::max(0.0, 1.0 - static_cast<double>(done) / static_cast<double>(all));
+  };
+  if (prox_epochs_ > 0) prox_ = left(start.epoch, prox_epochs_);
+  if (prox_milestones_ > 0) prox_ = left(start.milestones + 1, prox_milestones_);
 }
 
 Tensor GroupedQuantizer::take_loss() {
@@ -238,6 +246,8 @@ std::vector<OptionSpec> rule_options(Role role, const std::vector<std::string>& 
   add("correlate", OptionType::real, "-1", "factor of that maximum; negative: 1");
   add("prox", OptionType::real, "0", "share of the unquantized value in the result");
   add("prox_epochs", OptionType::integer, "0", "let that share fall from 1 to 0 over so many epochs");
+  add("prox_milestones", OptionType::integer, "0",
+      "let it be 1 - (k + 1) / N after k milestones of the learning rate's schedule");
   add("quant_loss", OptionType::choice, "none", "add the quantization error to the loss",
       {"none", "l1", "l2", "qdl"});
   add("quant_loss_alpha", OptionType::real, "1", "weight of that part of the loss");

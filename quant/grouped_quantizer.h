@@ -77,6 +77,7 @@ class GroupedQuantizer : public Quantizer {
   double correlate_ = -1;
   double prox_ = 0;
   std::int64_t prox_epochs_ = 0;
+  std::int64_t prox_milestones_ = 0;
   bool pads_after_ = false;
   QuantizationLoss loss_kind_ = QuantizationLoss::none;
   double loss_alpha_ = 1;
