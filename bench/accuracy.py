@@ -154,7 +154,8 @@ Why they are needed, and what doesn't train:
 - dsq trains with 0.9 of the first bounds and 0.1 of the learned ones, and evaluates with the first (as published): at 1 bit
   the two must stay close, hence the momentum.
 - uniform at 1 bit: inputs below half of the largest become 0, nearly all of them. Its weights alone do train.
-- mixed-pow2 at 1 bit: with one magnitude there is no input between the smallest and the largest level, where its gradient is.
+- mixed-pow2 passes gradients to inputs between its smallest and largest level only: at 2 bits those within one octave, until
+  xmin has been learned; at 1 bit, with one magnitude, none.
 - xnor needs signs, so no ReLU before it; the network that it starts from was trained with them.
 
 `bench/accuracy.py --output docs/quantizers/accuracy.md` trains all of them and writes this page.

@@ -222,7 +222,7 @@ std::vector<OptionSpec> rule_options(Role role, const std::vector<std::string>& 
   const auto add = [&](std::string name, OptionType type, std::string value, std::string help,
                        std::vector<std::string> choices = {}) {
     if (std::ranges::find(without, name) == without.end())
-      all.push_back({std::move(name), type, std::move(value), std::move(help), std::move(choices)});
+      all.push_back(option(std::move(name), type, std::move(value), std::move(help), std::move(choices)));
   };
   add("levels", OptionType::integer, "0", "number of levels; 0: 2^bits");
   if (!weight)

@@ -342,11 +342,6 @@ class Fatnn final : public GroupedQuantizer {
   Tensor ones_;
 };
 
-OptionSpec option(std::string name, OptionType type, std::string value, std::string help,
-                  std::vector<std::string> choices = {}) {
-  return {std::move(name), type, std::move(value), std::move(help), std::move(choices)};
-}
-
 OptionSpec clamp_grad_option() {
   return option("clamp_grad", OptionType::choice, "none",
                 "STE-scale: multiply the gradient through each step by sqrt(elements / passing elements)",

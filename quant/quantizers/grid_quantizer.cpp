@@ -209,11 +209,11 @@ QuantizerInfo grid_info(std::string name, std::string summary, std::string sourc
 }
 
 OptionSpec real_option(std::string name, std::string default_value, std::string help) {
-  return {std::move(name), OptionType::real, std::move(default_value), std::move(help), {}};
+  return option(std::move(name), OptionType::real, std::move(default_value), std::move(help));
 }
 
 OptionSpec flag_option(std::string name, bool default_value, std::string help) {
-  return {std::move(name), OptionType::boolean, default_value ? "true" : "false", std::move(help), {}};
+  return option(std::move(name), OptionType::boolean, default_value ? "true" : "false", std::move(help));
 }
 
 OptionSpec sign_option(Role role) {
