@@ -162,16 +162,34 @@ Tensor GroupedQuantizer::take_loss() {
   return std::exchange(loss_, Tensor());
 }
 
-Tensor GroupedQuantizer::forward(const Tensor& x) {
+void GroupedQuantizer::start_forward(const Tensor& x) {
   check::tensor(op_, "x", x);
   check::sizes(x.numel() > 0, op_, "an empty tensor", x.str(), "at least one element");
   if (is_training() && forwards_ != nullptr) {
     ++*forwards_->data<std::int64_t>();
     forwards_->bump_version();
   }
+}
+
+Tensor GroupedQuantizer::forward(const Tensor& x) {
+  start_forward(x);
   const std::int64_t rows = std::lcm(groups_, norm_groups_);  // both kinds of groups are whole rows
   if (!needs_row_major(x, role_, rows)) return apply(x);
   return reshape(apply(reshape(x, {rows, -1})), x.shape().dims());
+}
+
+Tensor GroupedQuantizer::forward_padded(const Tensor& x, const Border& padding) {
+  // What any rule has a use for is made as a tensor.
+  const bool by_rules = normalizes_ || stable_ > 0 || gamma_ != nullptr || prox_ > 0 ||
+                        loss_kind_ != QuantizationLoss::none || bits() >= float_bits;
+  if (by_rules) return Quantizer::forward_padded(x, padding);
+  start_forward(x);
+  return quantize_padded(x, padding);
+}
+
+Tensor GroupedQuantizer::quantize_padded(const Tensor& x, const Border& padding) {
+  const Tensor whole = pad2d(x, padding.begin, padding.end);
+  return quantize(whole, grouping_of(op_, whole, role_, groups_));
 }
 
 Tensor GroupedQuantizer::apply(const Tensor& x) {

@@ -117,21 +117,35 @@ void add_row(Step step, std::int64_t first, int count, float* sums, std::index_s
   }
 }
 
-// One block of a reduction: lane l sums the elements begin + l, begin + l + lanes, ...
-// step(i) returns the K terms of element i.
+// The sums of K terms in `lanes` interleaved parts.
+template <int K, class Combine>
+struct LaneSums {
+  alignas(64) float sums[K * lanes];
+  LaneSums() { std::fill_n(sums, K * lanes, Combine::identity); }
+
+  // Lane l takes the elements begin + l, begin + l + lanes, ...; step(i) returns the K terms of element i.
+  template <class Step>
+  void add(std::int64_t begin, std::int64_t end, Step step) {
+    constexpr auto each_term = std::make_index_sequence<K>();
+    std::int64_t i = begin;
+    for (; i + lanes <= end; i += lanes) add_row<Combine>(step, i, lanes, sums, each_term);
+    if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
+  }
+  void total(double* result) const {
+    for (int k = 0; k < K; ++k) {
+      result[k] = static_cast<double>(Combine::identity);
+      for (int l = 0; l < lanes; ++l)
+        result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
+    }
+  }
+};
+
+// One block of a reduction.
 template <int K, class Combine, class Step>
 void reduce_block(std::int64_t begin, std::int64_t end, Step step, double* result) {
-  constexpr auto each_term = std::make_index_sequence<K>();
-  alignas(64) float sums[K * lanes];
-  std::fill_n(sums, K * lanes, Combine::identity);
-  std::int64_t i = begin;
-  for (; i + lanes <= end; i += lanes) add_row<Combine>(step, i, lanes, sums, each_term);
-  if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
-  for (int k = 0; k < K; ++k) {
-    result[k] = static_cast<double>(Combine::identity);
-    for (int l = 0; l < lanes; ++l)
-      result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
-  }
+  LaneSums<K, Combine> sums;
+  sums.add(begin, end, step);
+  sums.total(result);
 }
 
 struct EveryBlock {

@@ -10,6 +10,7 @@
 #include "engine/core/error.h"
 #include "engine/kernels/update.h"
 #include "engine/ops/check.h"
+#include "engine/ops/rearrange.h"
 
 namespace qtrain::quant {
 namespace {
@@ -173,6 +174,18 @@ std::vector<Tensor> GridQuantizer::numbers_for(const Tensor& x) {
 Tensor GridQuantizer::forward(const Tensor& x) {
   check::tensor(op_, "x", x);
   return bits() >= float_bits ? x : quantize(x, numbers_for(x));
+}
+
+// The zeros change no maximum magnitude, so the first numbers can come from x.
+Tensor GridQuantizer::forward_padded(const Tensor& x, const Border& padding) {
+  if (bits() >= float_bits) return Quantizer::forward_padded(x, padding);
+  check::tensor(op_, "x", x);
+  return quantize_padded(x, padding, numbers_for(x));
+}
+
+Tensor GridQuantizer::quantize_padded(const Tensor& x, const Border& padding,
+                                      const std::vector<Tensor>& numbers) {
+  return quantize(pad2d(x, padding.begin, padding.end), numbers);
 }
 
 std::string GridQuantizer::describe() const {
