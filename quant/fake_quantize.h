@@ -13,9 +13,9 @@
 // x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
 // having a backward, and costs no pass.
 //
-// Math that also takes statistics of what it quantizes says `static constexpr int observed = M` and has
-//   Mapped<M> observe(float x) const;           y and M terms of this element
-// fake_quantize() then sums the terms up a group in its forward pass, where it is asked to.
+// Math that also takes statistics of what it quantizes has
+//   void observe(stream, n, grouping, float* statistics, float* y, const float* x) const;
+// fake_quantize() calls it for its forward pass, where it is asked for the statistics.
 #pragma once
 
 #include "engine/autograd/tape.h"
@@ -33,13 +33,6 @@ struct ForwardOf {
   F f;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
   QTRAIN_HOST_DEVICE float operator()(float x) const { return f.forward(x); }
-};
-
-template <class F>
-struct ObserveOf {
-  F f;
-  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
-  QTRAIN_HOST_DEVICE auto operator()(float x) const { return f.observe(x); }
 };
 
 template <class F>
@@ -116,19 +109,18 @@ struct FakeQuantizeNode final : Node {
     }
   }
 
-  // `observed`: where the sums of observe() go, or nullptr.
+  // `statistics`: where those of observe() go, or nullptr.
   static Tensor run_forward(const F& f, const Tensor& x, const Grouping& grouping,
-                            [[maybe_unused]] float* observed = nullptr) {
+                            [[maybe_unused]] float* statistics = nullptr) {
     Tensor y = Tensor::empty_like(x);
-    if constexpr (requires { F::observed; }) {
-      if (observed != nullptr) {
-        map_reduce_groups<F::observed>(backend(x.device()).stream(), x.numel(), grouping, ObserveOf<F>{f},
-                                       observed, y.data<float>(), x.data<float>());
+    const Stream stream = backend(x.device()).stream();
+    if constexpr (requires { &F::observe; }) {
+      if (statistics != nullptr) {
+        f.observe(stream, x.numel(), grouping, statistics, y.data<float>(), x.data<float>());
         return y;
       }
     }
-    map_groups(backend(x.device()).stream(), x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(),
-               x.data<float>());
+    map_groups(stream, x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(), x.data<float>());
     return y;
   }
 
@@ -152,14 +144,14 @@ struct FakeQuantizeNode final : Node {
 }  // namespace detail
 
 // y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
-// whatever the math expects. ShapeError where the elements can't be divided among the groups. `observed`, for
-// math that observes: where the sums go, [M * groups] as map_reduce_groups lays them out.
+// whatever the math expects. ShapeError where the elements can't be divided among the groups. `statistics`,
+// for math that observes: where they go.
 template <int K, class F>
 Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
                      const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
                      const Grouping& grouping = {},
                      const std::array<Tensor, detail::constant_count<F>()>& constants = {},
-                     float* observed = nullptr) {
+                     float* statistics = nullptr) {
   using Node = detail::FakeQuantizeNode<K, F>;
   check::tensor(op, "x", x);
   const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
@@ -176,7 +168,7 @@ Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
       f.parameters[k] = parameters[k].template data<float>();
   if constexpr (detail::constant_count<F>() > 0)
     for (std::size_t c = 0; c < constants.size(); ++c) f.constants[c] = constants[c].template data<float>();
-  Tensor y = Node::run_forward(f, x, grouping, observed);
+  Tensor y = Node::run_forward(f, x, grouping, statistics);
   auto node = std::make_shared<Node>();
   std::array<Tensor, 1 + static_cast<std::size_t>(K)> inputs;
   inputs[0] = x;
