@@ -13,9 +13,9 @@
 // x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
 // having a backward, and costs no pass.
 //
-// Math that also takes statistics of what it quantizes says `static constexpr int observed = M` and has
-//   Mapped<M> observe(float x) const;           y and M terms of this element
-// fake_quantize() then sums the terms up a group in its forward pass, where it is asked to.
+// Math that also takes statistics of what it quantizes has
+//   void observe(stream, n, grouping, float* statistics, float* y, const float* x) const;
+// fake_quantize() calls it for its forward pass, where it is asked for the statistics.
 //
 // fake_quantize_padded() is the same for images that are padded with zeros first: it reads x without them and
 // writes y with them, still in one pass. Only x itself is kept, which others keep anyway.
@@ -36,13 +36,6 @@ struct ForwardOf {
   F f;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
   QTRAIN_HOST_DEVICE float operator()(float x) const { return f.forward(x); }
-};
-
-template <class F>
-struct ObserveOf {
-  F f;
-  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
-  QTRAIN_HOST_DEVICE auto operator()(float x) const { return f.observe(x); }
 };
 
 template <class F>
@@ -110,18 +103,17 @@ struct FakeQuantizeNode : Node {
     }
   }
 
-  // `observed`: where the sums of observe() go, or nullptr.
-  Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* observed = nullptr) const {
+  // `statistics`: where those of observe() go, or nullptr.
+  Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* statistics = nullptr) const {
     Tensor y = Tensor::empty_like(input);
-    if constexpr (requires { F::observed; }) {
-      if (observed != nullptr) {
-        map_reduce_groups<F::observed>(backend(input.device()).stream(), input.numel(), grouping,
-                                       ObserveOf<F>{with}, observed, y.data<float>(), input.data<float>());
+    const Stream stream = backend(input.device()).stream();
+    if constexpr (requires { &F::observe; }) {
+      if (statistics != nullptr) {
+        with.observe(stream, input.numel(), grouping, statistics, y.data<float>(), input.data<float>());
         return y;
       }
     }
-    map_groups(backend(input.device()).stream(), input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(),
-               input.data<float>());
+    map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(), input.data<float>());
     return y;
   }
 
@@ -191,7 +183,7 @@ struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
     return grads;
   }
 
-  Tensor run_forward(const F& with, const Tensor& input, float* /*observed*/ = nullptr) const {
+  Tensor run_forward(const F& with, const Tensor& input, float* /*statistics*/ = nullptr) const {
     Tensor y = Tensor::empty(border.around(x_shape), DType::f32, input.device());
     map_bordered(backend(input.device()).stream(), BorderedRows(x_shape, border), ForwardOf<F>{with},
                  y.data<float>(), input.data<float>());
@@ -204,7 +196,7 @@ template <int K, class F, class Node>
 Tensor run_fake_quantize(const std::shared_ptr<Node>& node, std::string_view op, const Tensor& x, F f,
                          const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
                          const std::array<Tensor, constant_count<F>()>& constants,
-                         float* observed = nullptr) {
+                         float* statistics = nullptr) {
   for (const Tensor& p : parameters) {
     check::tensor(op, "parameter", p);
     check::sizes(p.numel() == node->grouping.groups(), op, "wrong number of parameters", p.str(),
@@ -216,7 +208,7 @@ Tensor run_fake_quantize(const std::shared_ptr<Node>& node, std::string_view op,
       f.parameters[k] = parameters[k].template data<float>();
   if constexpr (constant_count<F>() > 0)
     for (std::size_t c = 0; c < constants.size(); ++c) f.constants[c] = constants[c].template data<float>();
-  Tensor y = node->run_forward(f, x, observed);
+  Tensor y = node->run_forward(f, x, statistics);
   std::array<Tensor, 1 + static_cast<std::size_t>(K)> inputs;
   inputs[0] = x;
   std::copy(parameters.begin(), parameters.end(), inputs.begin() + 1);
@@ -234,21 +226,21 @@ Tensor run_fake_quantize(const std::shared_ptr<Node>& node, std::string_view op,
 }  // namespace detail
 
 // y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
-// whatever the math expects. ShapeError where the elements can't be divided among the groups. `observed`, for
-// math that observes: where the sums go, [M * groups] as map_reduce_groups lays them out.
+// whatever the math expects. ShapeError where the elements can't be divided among the groups. `statistics`,
+// for math that observes: where they go.
 template <int K, class F>
 Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
                      const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
                      const Grouping& grouping = {},
                      const std::array<Tensor, detail::constant_count<F>()>& constants = {},
-                     float* observed = nullptr) {
+                     float* statistics = nullptr) {
   check::tensor(op, "x", x);
   const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
   check::sizes(x.numel() % turn == 0, op, "the elements can't be divided among the groups", x.str(),
                std::to_string(grouping.groups()) + " groups of equal size");
   const auto node = std::make_shared<detail::FakeQuantizeNode<K, F>>();
   node->grouping = grouping;
-  return detail::run_fake_quantize<K>(node, op, x, std::move(f), parameters, constants, observed);
+  return detail::run_fake_quantize<K>(node, op, x, std::move(f), parameters, constants, statistics);
 }
 
 // fake_quantize() of pad2d(x, border.begin, border.end), with one group.

@@ -109,11 +109,11 @@ void combine_terms(double* results, Terms<K> terms, std::index_sequence<k...>) {
    ...);
 }
 
-// results[k * groups + group] from make_step(functor)(i), the K terms of element i.
-template <int K, class Combine, class F, class MakeStep>
-void reduce_parts(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* results,
-                  MakeStep&& make_step) {
-  constexpr auto each_term = std::make_index_sequence<K>();
+// results[k * groups + group] for k < K: combine_run(functor, begin, end, double* into) combines what it
+// finds in a run of one group's elements with the K values at `into`, the identity at first.
+template <int K, class Combine, class F, class CombineRun>
+void combine_runs(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* results,
+                  CombineRun&& combine_run) {
   const Parts parts = parts_of(n, grouping);
   const std::int64_t values = K * grouping.inner;  // of one part: [inner][K]
   const Scratch<double> partial(stream, grouping.outer * parts.per_span * values);
@@ -122,16 +122,10 @@ void reduce_parts(const Stream& stream, std::int64_t n, const Grouping& grouping
   for_parts(n, grouping, f,
             [&](const std::vector<F>& functors, std::int64_t p, std::int64_t begin, std::int64_t end) {
               double* const mine = partial.data() + p * values;
-              if (grouping.inner == 1) {
-                reduce_block<K, Combine>(begin, end, make_step(functors[0]), mine);
-                return;
-              }
+              if (grouping.inner == 1) return combine_run(functors[0], begin, end, mine);
               for_runs(functors, grouping, begin, end,
-                       [&](const F& functor, std::size_t group, std::int64_t i, std::int64_t to) {
-                         const auto step = make_step(functor);
-                         for (; i < to; ++i)
-                           combine_terms<Combine>(mine + group * static_cast<std::size_t>(K), step(i),
-                                                  each_term);
+                       [&](const F& functor, std::size_t group, std::int64_t from, std::int64_t to) {
+                         combine_run(functor, from, to, mine + group * static_cast<std::size_t>(K));
                        });
             });
   for (std::int64_t group = 0; group < grouping.groups(); ++group)
@@ -143,6 +137,19 @@ void reduce_parts(const Stream& stream, std::int64_t n, const Grouping& grouping
                                   group % grouping.inner * K + k]);
       results[k * grouping.groups() + group] = static_cast<float>(total);
     }
+}
+
+// The same from make_step(functor)(i), the K terms of element i.
+template <int K, class Combine, class F, class MakeStep>
+void reduce_parts(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* results,
+                  MakeStep&& make_step) {
+  combine_runs<K, Combine>(stream, n, grouping, f, results,
+                           [&](const F& functor, std::int64_t begin, std::int64_t end, double* into) {
+                             const auto step = make_step(functor);
+                             if (grouping.inner == 1) return reduce_block<K, Combine>(begin, end, step, into);
+                             for (std::int64_t i = begin; i < end; ++i)
+                               combine_terms<Combine>(into, step(i), std::make_index_sequence<K>());
+                           });
 }
 
 }  // namespace detail

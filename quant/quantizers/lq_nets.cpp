@@ -17,6 +17,7 @@
 #include <cmath>
 
 #include "engine/core/error.h"
+#include "engine/kernels/codes.h"
 #include "quant/fake_quantize.h"
 #include "quant/group_statistics.h"
 #include "quant/grouped_quantizer.h"
@@ -27,41 +28,6 @@ namespace {
 
 constexpr int most_bits = 8;
 constexpr double normal_median = 0.6745;  // of |x| for a standard normal x: where the initial levels lie
-
-// --- the sums that the basis is fitted to
-// ----------------------------------------------------------------------------------------------
-
-// For pairs of digits j <= k: elements whose digits j and k are both 1; then for each digit the sum of the
-// elements where it is 1; then the sum of all.
-constexpr int pair_count(int bits) {
-  return bits * (bits + 1) / 2;
-}
-constexpr int sum_count(int bits) {
-  return pair_count(bits) + bits + 1;
-}
-// The position of the pair {j, k}, j <= k.
-QTRAIN_HOST_DEVICE constexpr int pair_position(int bits, int j, int k) {
-  return j * bits - j * (j - 1) / 2 + k - j;
-}
-// Sums that one pass collects: with more of them the compiler no longer vectorizes it.
-constexpr int sums_at_once = 6;
-
-template <int bits, int position>
-QTRAIN_HOST_DEVICE float summand(int code, float x) {
-  if constexpr (position < pair_count(bits)) {
-    constexpr int mask = [] {
-      for (int j = 0; j < bits; ++j)
-        for (int k = j; k < bits; ++k)
-          if (pair_position(bits, j, k) == position) return 1 << j | 1 << k;
-      return 0;
-    }();
-    return (code & mask) == mask ? 1.0F : 0.0F;
-  } else if constexpr (position < pair_count(bits) + bits) {
-    return (code >> (position - pair_count(bits)) & 1) != 0 ? x : 0.0F;
-  } else {
-    return x;
-  }
-}
 
 // --- levels
 // ----------------------------------------------------------------------------------------------
@@ -114,8 +80,9 @@ struct MakeLevels {
       float below = scale;
       if (!half_range && i < count / 2) below = 1.0F - scale;
       if (!half_range && i == count / 2) below = 0.5F;
-      const float threshold = below * row.levels[i - 1] + (1.0F - below) * row.levels[i];
-      row.thresholds[i] = threshold * unit + shift;
+      const float between = below * row.levels[i - 1] + (1.0F - below) * row.levels[i];
+      // Rounding mustn't disturb their order, on which a search by halving depends.
+      row.thresholds[i] = clip(between, row.levels[i - 1], row.levels[i]) * unit + shift;
     }
     row.thresholds[0] = 0;
     for (int i = 0; i < count; ++i) row.levels[i] = row.levels[i] * unit + shift;
@@ -139,7 +106,6 @@ struct MakeLevels {
 template <int bits, bool cut_above>
 struct LevelMath {
   static constexpr int count = 1 << bits;
-  static constexpr int observed = std::min(sum_count(bits), sums_at_once);
   static constexpr bool straight_through = !cut_above;
   std::array<const float*, 1> constants{};  // the table
   float levels[count]{};
@@ -180,37 +146,11 @@ struct LevelMath {
   QTRAIN_HOST_DEVICE float forward(float x) const { return x == x ? chosen(x, levels) : x; }
   QTRAIN_HOST_DEVICE float backward(float x, float g) const { return x >= levels[count - 1] ? 0.0F : g; }
 
-  // The terms of `observed` sums from position `first` on.
-  template <int first, std::size_t... k>
-  QTRAIN_HOST_DEVICE Terms<static_cast<int>(sizeof...(k))> terms(float x, std::index_sequence<k...>) const {
-    const std::int32_t code = chosen(x, codes);
-    return {summand<bits, first + static_cast<int>(k)>(code, x)...};
-  }
-  QTRAIN_HOST_DEVICE Mapped<observed> observe(float x) const {
-    return {forward(x), terms<0>(x, std::make_index_sequence<observed>())};
+  void observe(const Stream& stream, std::int64_t n, const Grouping& grouping, float* sums, float* y,
+               const float* x) const {
+    map_codes<bits>(stream, n, grouping, *this, sums, y, x);
   }
 };
-
-// The sums from position `first` on, for widths that have more of them than the forward pass takes.
-template <class Math, int first, int count>
-struct FurtherSums {
-  Math math;
-  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { math.prepare(group); }
-  QTRAIN_HOST_DEVICE Terms<count> operator()(float x) const {
-    return math.template terms<first>(x, std::make_index_sequence<count>());
-  }
-};
-
-template <int bits, class Math, int first = Math::observed>
-void observe_further(const Tensor& x, const Grouping& grouping, const Math& math, float* sums) {
-  if constexpr (first < sum_count(bits)) {
-    constexpr int count = std::min(sum_count(bits) - first, sums_at_once);
-    reduce_groups<count, Sum>(backend(x.device()).stream(), x.numel(), grouping,
-                              FurtherSums<Math, first, count>{math}, sums + first * grouping.groups(),
-                              x.data<float>());
-    observe_further<bits, Math, first + count>(x, grouping, math, sums);
-  }
-}
 
 // --- the basis
 // ----------------------------------------------------------------------------------------------
@@ -237,7 +177,7 @@ QTRAIN_HOST_DEVICE bool solve(int n, double (&a)[most_bits][most_bits], double (
 }
 
 struct UpdateBasis {
-  const float* sums;  // [sum_count(bits), rows]
+  const float* sums;  // [code_sums(bits), rows]
   float* basis;       // [bits, groups]
   NormalizationOf normalization;
   std::int64_t rows;  // of every sample for itself, where samples are normalized
@@ -414,10 +354,9 @@ class LqNets final : public GroupedQuantizer {
              MakeLevels{basis_.data<float>(), table.data<float>(), normalization.pointers(), groups(), bits,
                         scale_, half_range()});
     if (!is_training()) return fake_quantize<0>(op(), x, Math(), {}, grouping, {table});
-    const Tensor sums = Tensor::empty({sum_count(bits) * rows}, DType::f32, x.device());
+    const Tensor sums = Tensor::empty({code_sums(bits) * rows}, DType::f32, x.device());
     Tensor y = fake_quantize<0>(op(), x, Math(), {}, grouping, {table}, sums.data<float>());
     const std::int64_t elements = x.numel() / rows;
-    observe_further<bits>(x, grouping, Math{.constants = {table.data<float>()}}, sums.data<float>());
     for_each(stream, groups(),
              UpdateBasis{sums.data<float>(), basis_.data<float>(), normalization.pointers(), rows, groups(),
                          static_cast<double>(elements), bits, half_range(), is_weight(),

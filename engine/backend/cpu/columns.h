@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-#include "engine/backend/cpu/simd.h"
+#include "engine/kernels/simd.h"
 
 namespace qtrain {
 

@@ -1,6 +1,7 @@
 // Sixteen float32 lanes as one value; the compiler maps them to whatever vector registers the target has.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 
 namespace qtrain::simd {

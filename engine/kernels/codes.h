@@ -1,0 +1,195 @@
+// Rounding to levels that belong to codes of b digits 0 and 1, with the sums that a least-squares fit of the
+// levels needs, in one pass over memory:
+//
+//   map_codes<bits>(stream, n, grouping, f, sums, out, in)
+//
+// for groups as in grouped.h. The copyable f has, after f.prepare(group), arrays of 2^bits elements:
+//   float thresholds[], levels[]   ascending; out = levels[i], i = the number of thresholds from the second
+//                                  on that lie below the element; NaN stays
+//   std::int32_t codes[]           of the levels, digit j at bit j
+// sums[m * groups + group] for m = 0, 1, ... code_sums(bits) - 1:
+//   for each pair of digits j <= k, at pair_position(): the number of elements that have both
+//   for each digit: the sum of the elements that have it
+//   the sum of all elements
+#pragma once
+
+#include "engine/kernels/grouped.h"
+#include "engine/kernels/simd.h"
+
+namespace qtrain {
+
+constexpr int pair_count(int bits) {
+  return bits * (bits + 1) / 2;
+}
+constexpr int code_sums(int bits) {
+  return pair_count(bits) + bits + 1;
+}
+QTRAIN_HOST_DEVICE constexpr int pair_position(int bits, int j, int k) {
+  return j * bits - j * (j - 1) / 2 + k - j;
+}
+
+namespace detail {
+
+// Adds `number` elements that have this code, and their sum.
+template <int bits>
+void add_code(std::int32_t code, double number, double sum, double* sums) {
+  sums[code_sums(bits) - 1] += sum;
+  for (int j = 0; j < bits; ++j) {
+    if ((code >> j & 1) == 0) continue;
+    sums[pair_count(bits) + j] += sum;
+    for (int k = j; k < bits; ++k)
+      if ((code >> k & 1) != 0) sums[pair_position(bits, j, k)] += number;
+  }
+}
+
+template <int bits, class F>
+int level_of(const F& f, float x) {
+  int i = 0;
+  for (int step = 1 << (bits - 1); step > 0; step /= 2) i += x > f.thresholds[i + step] ? step : 0;
+  return i;
+}
+
+template <int bits, class F>
+void sum_codes_one_by_one(const F& f, std::int64_t begin, std::int64_t end, double* sums, float* out,
+                          const float* in) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    const float x = in[i];
+    const int level = level_of<bits>(f, x);
+    out[i] = x == x ? f.levels[level] : x;
+    add_code<bits>(f.codes[level], 1, static_cast<double>(x), sums);
+  }
+}
+
+// Any width: a histogram, which pays for runs that are longer than it.
+template <int bits, class F>
+struct CodeRuns {
+  F f;
+  void prepare(std::int64_t group) { prepare_group(f, group); }
+  void operator()(std::int64_t begin, std::int64_t end, double* sums, float* out, const float* in) const {
+    constexpr int count = 1 << bits;
+    if (end - begin < count) return sum_codes_one_by_one<bits>(f, begin, end, sums, out, in);
+    double sum_of[count]{};
+    std::int32_t number_of[count]{};
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float x = in[i];
+      const int level = level_of<bits>(f, x);
+      out[i] = x == x ? f.levels[level] : x;
+      sum_of[level] += static_cast<double>(x);
+      ++number_of[level];
+    }
+    for (int i = 0; i < count; ++i)
+      if (number_of[i] > 0) add_code<bits>(f.codes[i], number_of[i], sum_of[i], sums);
+  }
+};
+
+// Up to 4 bits a vector holds a table of all levels, in which 16 elements are looked up by one instruction.
+// The counts of four pairs share an int32, one byte each, until they are moved to an int32 of their own.
+template <int bits, class F>
+requires(1 << bits <= simd::width) struct CodeRuns<bits, F> {
+  static constexpr int pairs = pair_count(bits);
+  static constexpr int words = (pairs + 3) / 4;
+  static constexpr std::int64_t piece = 128 * simd::width;  // a byte can count its rows
+
+  F f;
+  simd::Vec thresholds{};
+  simd::Vec levels{};
+  simd::Mask pairs_of[words]{};
+
+  void prepare(std::int64_t group) {
+    prepare_group(f, group);
+    for (simd::Mask& word : pairs_of) word = simd::Mask{};
+    for (int i = 0; i < 1 << bits; ++i) {
+      thresholds[i] = f.thresholds[i];
+      levels[i] = f.levels[i];
+      for (int j = 0; j < bits; ++j)
+        for (int k = j; k < bits; ++k)
+          pairs_of[pair_position(bits, j, k) / 4][i] |= (f.codes[i] >> j & f.codes[i] >> k & 1)
+                                                        << byte_of(j, k);
+    }
+  }
+
+  void operator()(std::int64_t begin, std::int64_t end, double* sums, float* out, const float* in) const {
+    const std::int64_t whole = begin + (end - begin) / simd::width * simd::width;
+    if (begin < whole) {
+      Lanes lanes;
+      for (std::int64_t i = begin; i < whole; i += piece)
+        sum_piece(i, std::min(whole, i + piece), lanes, out, in, std::make_index_sequence<bits>(),
+                  std::make_index_sequence<words>());
+      lanes.add_to(sums);
+    }
+    sum_codes_one_by_one<bits>(f, whole, end, sums, out, in);
+  }
+
+ private:
+  static constexpr int byte_of(int j, int k) { return pair_position(bits, j, k) % 4 * 8; }
+
+  struct Lanes {
+    double sums[bits + 1][simd::width]{};
+    std::int32_t counts[pairs][simd::width]{};
+
+    void add(int m, simd::Vec sum) {
+      for (int l = 0; l < simd::width; ++l) sums[m][l] += static_cast<double>(sum[l]);
+    }
+    void add_counts(int word, simd::Mask bytes) {
+      for (int p = word * 4; p < std::min(pairs, word * 4 + 4); ++p) {
+        const simd::Mask counted = bytes >> (p % 4 * 8) & 255;
+        for (int l = 0; l < simd::width; ++l) counts[p][l] += counted[l];
+      }
+    }
+    void add_to(double* results) const {
+      for (int l = 0; l < simd::width; ++l) {
+        for (int p = 0; p < pairs; ++p) results[p] += counts[p][l];
+        for (int m = 0; m <= bits; ++m) results[pairs + m] += sums[m][l];
+      }
+    }
+  };
+
+  template <std::size_t... j, std::size_t... w>
+  void sum_piece(std::int64_t begin, std::int64_t end, Lanes& lanes, float* out, const float* in,
+                 std::index_sequence<j...>, std::index_sequence<w...>) const {
+    const simd::Vec mine = thresholds;  // copies that `out` can't alias
+    const simd::Vec values = levels;
+    const simd::Mask pairs_in[] = {pairs_of[w]...};
+    simd::Vec total{};
+    simd::Vec with_digit[bits]{};
+    simd::Mask counted[words]{};
+    for (std::int64_t i = begin; i < end; i += simd::width) {
+      const simd::Vec x = simd::load(in + i);
+      simd::Mask level{};
+      ((level = x > __builtin_shuffle(mine, level + (1 << (bits - 1 - static_cast<int>(j))))
+                    ? level + (1 << (bits - 1 - static_cast<int>(j)))
+                    : level),
+       ...);
+      const simd::Vec value = __builtin_shuffle(values, level);
+      simd::store(out + i, x == x ? value : x);
+      const simd::Mask has[] = {__builtin_shuffle(pairs_in[w], level)...};
+      ((counted[w] += has[w]), ...);
+      ((with_digit[j] = (has[digit_word(j)] & 1 << digit_byte(j)) != 0 ? with_digit[j] + x : with_digit[j]),
+       ...);
+      total += x;
+    }
+    (lanes.add(static_cast<int>(j), with_digit[j]), ...);
+    lanes.add(bits, total);
+    (lanes.add_counts(static_cast<int>(w), counted[w]), ...);
+  }
+
+  // Where a digit's pair with itself is counted.
+  static constexpr std::size_t digit_word(std::size_t j) {
+    const int digit = static_cast<int>(j);
+    return static_cast<std::size_t>(pair_position(bits, digit, digit) / 4);
+  }
+  static constexpr int digit_byte(std::size_t j) { return byte_of(static_cast<int>(j), static_cast<int>(j)); }
+};
+
+}  // namespace detail
+
+template <int bits, class F>
+void map_codes(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* sums,
+               float* out, const float* in) {
+  require_host(stream);
+  detail::combine_runs<code_sums(bits), Sum>(stream, n, grouping, detail::CodeRuns<bits, F>{f}, sums,
+                                             [out, in](const auto& runs, std::int64_t begin, std::int64_t end,
+                                                       double* into) { runs(begin, end, into, out, in); });
+}
+
+}  // namespace qtrain
