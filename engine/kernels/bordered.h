@@ -58,6 +58,23 @@ class BorderedRows {
   std::int64_t count_;
 };
 
+namespace detail {
+
+// map_block() that asks a little ahead for the memory it writes: a store to a line that isn't cached waits
+// for it. Writes of large images take a sixth less time; asking for what is read as well gains nothing.
+template <class F, class... In>
+void map_row(F f, std::int64_t n, float* out, const In*... in) {
+  constexpr std::int64_t ahead = 256;  // elements
+  constexpr std::int64_t line = 16;
+  for (std::int64_t i = 0; i < n; i += ahead) {
+    const std::int64_t end = std::min(i + ahead, n);
+    for (std::int64_t j = i; j < end; j += line) __builtin_prefetch(out + j + ahead, 1);
+    map_block(f, i, end, out, in...);
+  }
+}
+
+}  // namespace detail
+
 template <class F>
 void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wide, const float* in) {
   require_host(stream);
@@ -69,7 +86,7 @@ void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wi
       rows.visit(
           row,
           [&](std::int64_t at, std::int64_t from, std::int64_t n) {
-            detail::map_block(local, 0, n, wide + at, in + from);
+            detail::map_row(local, n, wide + at, in + from);
           },
           [&](std::int64_t at, std::int64_t n) { std::fill_n(wide + at, n, of_zero); });
   });
@@ -86,7 +103,7 @@ void map_inside(const Stream& stream, const BorderedRows& rows, F f, float* out,
       rows.visit(
           row,
           [&](std::int64_t at, std::int64_t from, std::int64_t n) {
-            detail::map_block(local, 0, n, out + from, (in + from)..., wide + at);
+            detail::map_row(local, n, out + from, (in + from)..., wide + at);
           },
           [](std::int64_t, std::int64_t) {});
   });

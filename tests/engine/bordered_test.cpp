@@ -38,6 +38,8 @@ std::vector<Case> cases() {
       {"rows_longer_than_a_block", {2, 300, 3, 31}, {{1, 1}, {1, 1}}},
       {"many_short_rows", {9, 2, 90, 3}, {{1, 1}, {1, 2}}},
       {"large", {5, 17, 33, 31}, {{1, 2}, {2, 1}}},
+      {"larger_than_caches", {3, 35, 101, 103}, {{1, 1}, {1, 2}}},
+      {"larger_without_border", {2, 16, 200, 180}, {}},
       {"no_images", {0, 3, 4, 5}, {{1, 1}, {1, 1}}},
   };
 }
