@@ -13,9 +13,9 @@
 // x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
 // having a backward, and costs no pass.
 //
-// Math that also takes statistics of what it quantizes has
-//   void observe(stream, n, grouping, float* statistics, float* y, const float* x) const;
-// fake_quantize() calls it for its forward pass, where it is asked for the statistics.
+// Math whose forward pass is a kernel of its own has, instead of forward(),
+//   void run(stream, n, grouping, float* y, const float* x, float* statistics) const;
+// which also fills in what else the kernel measures, where fake_quantize() was told a place for it.
 #pragma once
 
 #include "engine/autograd/tape.h"
@@ -109,18 +109,15 @@ struct FakeQuantizeNode final : Node {
     }
   }
 
-  // `statistics`: where those of observe() go, or nullptr.
+  // `statistics`: for math with a kernel of its own; or nullptr.
   static Tensor run_forward(const F& f, const Tensor& x, const Grouping& grouping,
                             [[maybe_unused]] float* statistics = nullptr) {
     Tensor y = Tensor::empty_like(x);
     const Stream stream = backend(x.device()).stream();
-    if constexpr (requires { &F::observe; }) {
-      if (statistics != nullptr) {
-        f.observe(stream, x.numel(), grouping, statistics, y.data<float>(), x.data<float>());
-        return y;
-      }
-    }
-    map_groups(stream, x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(), x.data<float>());
+    if constexpr (requires { &F::run; })
+      f.run(stream, x.numel(), grouping, y.data<float>(), x.data<float>(), statistics);
+    else
+      map_groups(stream, x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(), x.data<float>());
     return y;
   }
 
