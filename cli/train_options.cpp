@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "engine/core/error.h"
+#include "quant/registry.h"
 
 namespace qtrain::cli {
 namespace {
@@ -328,9 +329,17 @@ std::string default_output(const TrainOptions& o, std::time_t now) {
   };
   const std::string weights = part(o.w_quant, o.quant);
   const std::string activations = part(o.a_quant, o.quant);
-  const std::string quant = weights == activations ? weights : weights + "+" + activations;
+  const std::string name = weights == activations ? weights : weights + "+" + activations;
+  // What a quantizer leaves alone stays float.
+  const auto bits = [](const std::string& quantizer, quant::Role role, std::int64_t asked) {
+    const auto all = quant::quantizers();
+    const auto info = std::ranges::find(all, quantizer, [](const auto* i) { return i->name; });
+    return info != all.end() && !(*info)->has_role(role) ? std::int64_t{quant::float_bits} : asked;
+  };
   const std::string kind =
-      quant == "none" ? "float" : fmt::format("{}-w{}a{}", quant, o.weight_bits(), o.activation_bits());
+      name == "none" ? "float"
+                     : fmt::format("{}-w{}a{}", name, bits(weights, quant::Role::weight, o.weight_bits()),
+                                   bits(activations, quant::Role::activation, o.activation_bits()));
   return fmt::format("runs/{}-{}-{:%Y%m%d-%H%M%S}", file_safe(o.model), file_safe(kind), fmt::localtime(now));
 }
 

@@ -16,11 +16,14 @@
 // Math whose forward pass is a kernel of its own has, instead of forward(),
 //   void run(stream, n, grouping, float* y, const float* x, float* statistics) const;
 // which also fills in what else the kernel measures, where fake_quantize() was told a place for it.
+//
+// fake_quantize_padded() is the same for images that are padded with zeros first: it reads x without them and
+// writes y with them, still in one pass. Only x itself is kept, which others keep anyway. It needs forward().
 #pragma once
 
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
-#include "engine/kernels/grouped.h"
+#include "engine/kernels/bordered.h"
 #include "engine/kernels/math.h"
 #include "engine/ops/check.h"
 
@@ -56,7 +59,7 @@ constexpr bool straight_through = requires {
 };
 
 template <int K, class F>
-struct FakeQuantizeNode final : Node {
+struct FakeQuantizeNode : Node {
   static constexpr std::size_t count = static_cast<std::size_t>(K);
   F f{};
   std::string_view op;
@@ -75,7 +78,7 @@ struct FakeQuantizeNode final : Node {
   }
 
   bool can_recompute() const override { return true; }
-  Tensor recompute(std::size_t /*output*/) override { return run_forward(bound(), x.get(), grouping); }
+  Tensor recompute(std::size_t /*output*/) override { return run_forward(bound(), x.get()); }
 
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
@@ -94,39 +97,24 @@ struct FakeQuantizeNode final : Node {
         Tensor sums = Tensor::empty({K * groups}, DType::f32, g.device());
         map_reduce_groups<K>(stream, g.numel(), grouping, BackwardOf<F>{bound()}, sums.data<float>(),
                              grads[0].data<float>(), input.data<float>(), g.data<float>());
-        for (std::size_t k = 0; k < count; ++k) {
-          if (K == 1 && sums.shape() == parameters[k].get().shape()) {
-            grads[1] = sums;
-            continue;
-          }
-          grads[1 + k] = Tensor::empty_like(parameters[k].get());
-          map(
-              stream, groups, [] QTRAIN_LAMBDA(float v) { return v; }, grads[1 + k].template data<float>(),
-              sums.data<float>() + static_cast<std::int64_t>(k) * groups);
-        }
+        give_parameters(grads, sums);
       }
       return grads;
     }
   }
 
   // `statistics`: for math with a kernel of its own; or nullptr.
-  static Tensor run_forward(const F& f, const Tensor& x, const Grouping& grouping,
-                            [[maybe_unused]] float* statistics = nullptr) {
-    Tensor y = Tensor::empty_like(x);
-    const Stream stream = backend(x.device()).stream();
+  Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* statistics = nullptr) const {
+    Tensor y = Tensor::empty_like(input);
+    const Stream stream = backend(input.device()).stream();
     if constexpr (requires { &F::run; })
-      f.run(stream, x.numel(), grouping, y.data<float>(), x.data<float>(), statistics);
+      with.run(stream, input.numel(), grouping, y.data<float>(), input.data<float>(), statistics);
     else
-      map_groups(stream, x.numel(), grouping, ForwardOf<F>{f}, y.data<float>(), x.data<float>());
+      map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(), input.data<float>());
     return y;
   }
 
- private:
-  template <std::size_t... I>
-  static std::array<SavedTensor, sizeof...(I)> slots([[maybe_unused]] std::string_view name,
-                                                     std::index_sequence<I...>) {
-    return {(static_cast<void>(I), SavedTensor(name))...};
-  }
+ protected:
   F bound() const {
     F with = f;
     if constexpr (K > 0)
@@ -136,43 +124,93 @@ struct FakeQuantizeNode final : Node {
         with.constants[c] = constants[c].get().template data<float>();
     return with;
   }
+
+  // sums: [K * groups].
+  void give_parameters(std::vector<Tensor>& grads, const Tensor& sums) const {
+    const std::int64_t groups = grouping.groups();
+    for (std::size_t k = 0; k < count; ++k) {
+      if (K == 1 && sums.shape() == parameters[k].get().shape()) {
+        grads[1] = sums;
+        continue;
+      }
+      grads[1 + k] = Tensor::empty_like(parameters[k].get());
+      map(
+          backend(sums.device()).stream(), groups, [] QTRAIN_LAMBDA(float v) { return v; },
+          grads[1 + k].template data<float>(), sums.data<float>() + static_cast<std::int64_t>(k) * groups);
+    }
+  }
+
+ private:
+  template <std::size_t... I>
+  static std::array<SavedTensor, sizeof...(I)> slots([[maybe_unused]] std::string_view name,
+                                                     std::index_sequence<I...>) {
+    return {(static_cast<void>(I), SavedTensor(name))...};
+  }
 };
 
-}  // namespace detail
-
-// y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
-// whatever the math expects. ShapeError where the elements can't be divided among the groups. `statistics`,
-// for math that observes: where they go.
 template <int K, class F>
-Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
-                     const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
-                     const Grouping& grouping = {},
-                     const std::array<Tensor, detail::constant_count<F>()>& constants = {},
-                     float* statistics = nullptr) {
-  using Node = detail::FakeQuantizeNode<K, F>;
-  check::tensor(op, "x", x);
-  const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
-  check::sizes(x.numel() % turn == 0, op, "the elements can't be divided among the groups", x.str(),
-               std::to_string(grouping.groups()) + " groups of equal size");
+struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
+  Border border;
+  Shape x_shape;
+
+  Tensor recompute(std::size_t /*output*/) override { return run_forward(this->bound(), this->x.get()); }
+
+  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
+    const Tensor& g = grad_outputs[0];
+    const Stream stream = backend(g.device()).stream();
+    const BorderedRows rows(x_shape, border);
+    std::vector<Tensor> grads(1 + static_cast<std::size_t>(K));
+    grads[0] = Tensor::empty(x_shape, DType::f32, g.device());
+    float* const grad_x = grads[0].template data<float>();
+    const float* const grad_y = g.data<float>();
+    if constexpr (straight_through<F>) {
+      map_inside(
+          stream, rows, [] QTRAIN_LAMBDA(float v) { return v; }, grad_x, grad_y);
+    } else {
+      const Tensor input = this->x.get();
+      const BackwardOf<F> math{this->bound()};
+      if constexpr (K == 0) {
+        map_inside(stream, rows, math, grad_x, grad_y, input.data<float>());
+      } else {
+        const Tensor sums = Tensor::empty({K}, DType::f32, g.device());
+        map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, input.data<float>());
+        this->give_parameters(grads, sums);
+      }
+    }
+    return grads;
+  }
+
+  Tensor run_forward(const F& with, const Tensor& input, float* /*statistics*/ = nullptr) const {
+    Tensor y = Tensor::empty(border.around(x_shape), DType::f32, input.device());
+    map_bordered(backend(input.device()).stream(), BorderedRows(x_shape, border), ForwardOf<F>{with},
+                 y.data<float>(), input.data<float>());
+    return y;
+  }
+};
+
+// Runs a node that knows its grouping, and puts it on the tape.
+template <int K, class F, class Node>
+Tensor run_fake_quantize(const std::shared_ptr<Node>& node, std::string_view op, const Tensor& x, F f,
+                         const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
+                         const std::array<Tensor, constant_count<F>()>& constants,
+                         float* statistics = nullptr) {
   for (const Tensor& p : parameters) {
     check::tensor(op, "parameter", p);
-    check::sizes(p.numel() == grouping.groups(), op, "wrong number of parameters", p.str(),
-                 std::to_string(grouping.groups()) + ", one a group");
+    check::sizes(p.numel() == node->grouping.groups(), op, "wrong number of parameters", p.str(),
+                 std::to_string(node->grouping.groups()) + ", one a group");
     check::same_device(op, {x, p});
   }
   if constexpr (K > 0)
     for (std::size_t k = 0; k < parameters.size(); ++k)
       f.parameters[k] = parameters[k].template data<float>();
-  if constexpr (detail::constant_count<F>() > 0)
+  if constexpr (constant_count<F>() > 0)
     for (std::size_t c = 0; c < constants.size(); ++c) f.constants[c] = constants[c].template data<float>();
-  Tensor y = Node::run_forward(f, x, grouping, statistics);
-  auto node = std::make_shared<Node>();
+  Tensor y = node->run_forward(f, x, statistics);
   std::array<Tensor, 1 + static_cast<std::size_t>(K)> inputs;
   inputs[0] = x;
   std::copy(parameters.begin(), parameters.end(), inputs.begin() + 1);
   node->f = f;
   node->op = op;
-  node->grouping = grouping;
   if (Tape::needs_recording(inputs)) {
     node->x.save(x);
     for (std::size_t k = 0; k < parameters.size(); ++k) node->parameters[k].save(parameters[k]);
@@ -180,6 +218,40 @@ Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
   }
   Tape::record(node, inputs, std::span<const Tensor>(&y, 1));
   return y;
+}
+
+}  // namespace detail
+
+// y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
+// whatever the math expects. ShapeError where the elements can't be divided among the groups. `statistics`,
+// for math with a kernel of its own: where they go.
+template <int K, class F>
+Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
+                     const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
+                     const Grouping& grouping = {},
+                     const std::array<Tensor, detail::constant_count<F>()>& constants = {},
+                     float* statistics = nullptr) {
+  check::tensor(op, "x", x);
+  const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
+  check::sizes(x.numel() % turn == 0, op, "the elements can't be divided among the groups", x.str(),
+               std::to_string(grouping.groups()) + " groups of equal size");
+  const auto node = std::make_shared<detail::FakeQuantizeNode<K, F>>();
+  node->grouping = grouping;
+  return detail::run_fake_quantize<K>(node, op, x, std::move(f), parameters, constants, statistics);
+}
+
+// fake_quantize() of pad2d(x, border.begin, border.end), with one group.
+template <int K, class F>
+Tensor fake_quantize_padded(std::string_view op, const Tensor& x, const Border& border, F f,
+                            const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
+                            const std::array<Tensor, detail::constant_count<F>()>& constants = {}) {
+  check::tensor(op, "x", x);
+  check::rank(op, "x", x, {4});
+  check::padding(op, border);
+  const auto node = std::make_shared<detail::PaddedFakeQuantizeNode<K, F>>();
+  node->border = border;
+  node->x_shape = x.shape();
+  return detail::run_fake_quantize<K>(node, op, x, std::move(f), parameters, constants);
 }
 
 }  // namespace qtrain::quant

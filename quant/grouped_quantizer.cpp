@@ -89,6 +89,7 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   correlate_ = real(o, "correlate", -1);
   prox_ = real(o, "prox", 0);
   prox_epochs_ = integer(o, "prox_epochs");
+  prox_milestones_ = integer(o, "prox_milestones");
   pads_after_ = flag(o, "padding_after_quant");
   loss_alpha_ = real(o, "quant_loss_alpha", 1);
   if (o.has("quant_loss")) loss_kind_ = parse_quantization_loss(o.choice("quant_loss"));
@@ -96,6 +97,10 @@ GroupedQuantizer::GroupedQuantizer(std::string_view op, const QuantizerSpec& spe
   check::value(stable_ >= 0, op, "option 'stable'", std::to_string(stable_), "0 or more forwards");
   check::value(prox_ >= 0 && prox_ <= 1, op, "option 'prox'", fmt::format("{}", prox_), "0..1");
   check::value(prox_epochs_ >= 0, op, "option 'prox_epochs'", std::to_string(prox_epochs_), "0 or more");
+  check::value(prox_milestones_ >= 0, op, "option 'prox_milestones'", std::to_string(prox_milestones_),
+               "0 or more");
+  check::value(prox_epochs_ == 0 || prox_milestones_ == 0, op, "options 'prox_epochs' and 'prox_milestones'",
+               "both", "one of them");
   if (flag(o, "gamma")) gamma_ = &add_group_parameter("gamma", 1);
   if (stable_ > 0) count_forwards();
 }
@@ -146,24 +151,45 @@ bool GroupedQuantizer::warming_up() const {
 }
 
 void GroupedQuantizer::start_epoch(const EpochStart& start) {
-  if (prox_epochs_ == 0) return;
-  prox_ = std::max(0.0, 1.0 - static_cast<double>(start.epoch) / static_cast<double>(prox_epochs_));
+  const auto left = [](std::int64_t done, std::int64_t all) {
+    return std::max(0.0, 1.0 - static_cast<double>(done) / static_cast<double>(all));
+  };
+  if (prox_epochs_ > 0) prox_ = left(start.epoch, prox_epochs_);
+  if (prox_milestones_ > 0) prox_ = left(start.milestones + 1, prox_milestones_);
 }
 
 Tensor GroupedQuantizer::take_loss() {
   return std::exchange(loss_, Tensor());
 }
 
-Tensor GroupedQuantizer::forward(const Tensor& x) {
+void GroupedQuantizer::start_forward(const Tensor& x) {
   check::tensor(op_, "x", x);
   check::sizes(x.numel() > 0, op_, "an empty tensor", x.str(), "at least one element");
   if (is_training() && forwards_ != nullptr) {
     ++*forwards_->data<std::int64_t>();
     forwards_->bump_version();
   }
+}
+
+Tensor GroupedQuantizer::forward(const Tensor& x) {
+  start_forward(x);
   const std::int64_t rows = std::lcm(groups_, norm_groups_);  // both kinds of groups are whole rows
   if (!needs_row_major(x, role_, rows)) return apply(x);
   return reshape(apply(reshape(x, {rows, -1})), x.shape().dims());
+}
+
+Tensor GroupedQuantizer::forward_padded(const Tensor& x, const Border& padding) {
+  // What any rule has a use for is made as a tensor.
+  const bool by_rules = normalizes_ || stable_ > 0 || gamma_ != nullptr || prox_ > 0 ||
+                        loss_kind_ != QuantizationLoss::none || bits() >= float_bits;
+  if (by_rules) return Quantizer::forward_padded(x, padding);
+  start_forward(x);
+  return quantize_padded(x, padding);
+}
+
+Tensor GroupedQuantizer::quantize_padded(const Tensor& x, const Border& padding) {
+  const Tensor whole = pad2d(x, padding.begin, padding.end);
+  return quantize(whole, grouping_of(op_, whole, role_, groups_));
 }
 
 Tensor GroupedQuantizer::apply(const Tensor& x) {
@@ -214,7 +240,7 @@ std::vector<OptionSpec> rule_options(Role role, const std::vector<std::string>& 
   const auto add = [&](std::string name, OptionType type, std::string value, std::string help,
                        std::vector<std::string> choices = {}) {
     if (std::ranges::find(without, name) == without.end())
-      all.push_back({std::move(name), type, std::move(value), std::move(help), std::move(choices)});
+      all.push_back(option(std::move(name), type, std::move(value), std::move(help), std::move(choices)));
   };
   add("levels", OptionType::integer, "0", "number of levels; 0: 2^bits");
   if (!weight)
@@ -238,6 +264,8 @@ std::vector<OptionSpec> rule_options(Role role, const std::vector<std::string>& 
   add("correlate", OptionType::real, "-1", "factor of that maximum; negative: 1");
   add("prox", OptionType::real, "0", "share of the unquantized value in the result");
   add("prox_epochs", OptionType::integer, "0", "let that share fall from 1 to 0 over so many epochs");
+  add("prox_milestones", OptionType::integer, "0",
+      "let it be 1 - (k + 1) / N after k milestones of the learning rate's schedule");
   add("quant_loss", OptionType::choice, "none", "add the quantization error to the loss",
       {"none", "l1", "l2", "qdl"});
   add("quant_loss_alpha", OptionType::real, "1", "weight of that part of the loss");

@@ -47,6 +47,8 @@ class GroupedQuantizer : public Quantizer {
  protected:
   // The quantizer's own math. x has been normalized; `grouping` tells its groups.
   virtual Tensor quantize(const Tensor& x, const Grouping& grouping) = 0;
+  // The same of an input with zeros around its images, for quantizers that can do both in one pass.
+  virtual Tensor quantize_padded(const Tensor& x, const Border& padding);
   // A forward of the warm-up, the t-th from 1; follow_maximum() for quantizers with a clip.
   virtual void warm_up(const Tensor& /*x*/, const Grouping& /*grouping*/, std::int64_t /*t*/) {}
   // False where quantize(0) isn't 0, or zeros count in statistics.
@@ -60,6 +62,8 @@ class GroupedQuantizer : public Quantizer {
   void count_forwards();
 
  private:
+  Tensor forward_padded(const Tensor& x, const Border& padding) final;
+  void start_forward(const Tensor& x);
   Tensor apply(const Tensor& x);
   void check_levels(int bits) const;
   bool warming_up() const;
@@ -77,6 +81,7 @@ class GroupedQuantizer : public Quantizer {
   double correlate_ = -1;
   double prox_ = 0;
   std::int64_t prox_epochs_ = 0;
+  std::int64_t prox_milestones_ = 0;
   bool pads_after_ = false;
   QuantizationLoss loss_kind_ = QuantizationLoss::none;
   double loss_alpha_ = 1;

@@ -18,6 +18,10 @@ struct OptionSpec {
   std::string help;
   std::vector<std::string> choices;  // of OptionType::choice
 };
+inline OptionSpec option(std::string name, OptionType type, std::string default_value, std::string help,
+                         std::vector<std::string> choices = {}) {
+  return {std::move(name), type, std::move(default_value), std::move(help), std::move(choices)};
+}
 
 // Option values by name, all present and all valid.
 class Options {

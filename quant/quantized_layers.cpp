@@ -31,15 +31,14 @@ std::int64_t same_total(std::int64_t size, std::int64_t kernel, std::int64_t str
   return std::max<std::int64_t>((windows - 1) * stride + (kernel - 1) * dilation + 1 - size, 0);
 }
 
-Tensor pad_same(const Tensor& x, const Shape& weight, const ConvolutionGeometry& g) {
-  const std::int64_t h = same_total(x.dim(2), weight[2], g.stride.h, g.dilation.h);
-  const std::int64_t w = same_total(x.dim(3), weight[3], g.stride.w, g.dilation.w);
-  return h == 0 && w == 0 ? x : pad2d(x, {h / 2, w / 2}, {h - h / 2, w - w / 2});
+Border same_border(const Shape& x, const Shape& weight, const ConvolutionGeometry& g) {
+  const std::int64_t h = same_total(x[2], weight[2], g.stride.h, g.dilation.h);
+  const std::int64_t w = same_total(x[3], weight[3], g.stride.w, g.dilation.w);
+  return {.begin = {h / 2, w / 2}, .end = {h - h / 2, w - w / 2}};
 }
 
-Tensor pad_ahead(const Tensor& x, const ConvolutionGeometry& g) {
-  const bool nothing = g.pad_begin.h + g.pad_begin.w + g.pad_end.h + g.pad_end.w == 0;
-  return nothing ? x : pad2d(x, g.pad_begin, g.pad_end);
+Tensor padded(const Tensor& x, const Border& border) {
+  return border.none() ? x : pad2d(x, border.begin, border.end);
 }
 
 }  // namespace
@@ -57,12 +56,13 @@ Tensor QuantizedConv2d::forward(const Tensor& x) {
   ConvolutionGeometry g = geometry();
   const Tensor w = quantized(weight_quantizer_, weight());
   const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, weight(), bias());
-  Tensor input = x;
+  Border ahead;  // what is added before the input is quantized
   if (same_padding_ || (input_quantizer_ && input_quantizer_->pads_first())) {
-    input = same_padding_ ? pad_same(x, weight().shape(), g) : pad_ahead(x, g);
+    ahead = same_padding_ ? same_border(x.shape(), weight().shape(), g) : Border{g.pad_begin, g.pad_end};
     g.pad_begin = g.pad_end = {0, 0};
   }
-  return quantized(output_quantizer_, conv2d(quantized(input_quantizer_, input), w, b, g));
+  const Tensor input = input_quantizer_ ? input_quantizer_(x, ahead) : padded(x, ahead);
+  return quantized(output_quantizer_, conv2d(input, w, b, g));
 }
 
 std::string QuantizedConv2d::describe() const {

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "engine/backend/geometry.h"
 #include "layers/module.h"
 #include "quant/options.h"
 
@@ -48,6 +49,12 @@ class Quantizer : public Module {
 
   explicit Quantizer(int bits) : bits_(bits) {}
 
+  using Module::forward;
+  // forward() of x with zeros around its images.
+  Tensor forward(const Tensor& x, const Border& padding) {
+    return padding.none() ? forward(x) : forward_padded(x, padding);
+  }
+
   int bits() const { return bits_; }
   // Takes effect at the next forward. ValueError for bits outside 1..32 or that the quantizer can't do.
   virtual void set_bits(int bits);
@@ -75,6 +82,10 @@ class Quantizer : public Module {
   // True where zero is no fixed point, or where the padded zeros count in its statistics: the layer then adds
   // its zero padding before the input is quantized instead of after.
   virtual bool pads_first() const { return false; }
+
+ protected:
+  // Pads, then quantizes. Quantizers that can do both in one pass (fake_quantize_padded) override it.
+  virtual Tensor forward_padded(const Tensor& x, const Border& padding);
 
  private:
   int bits_;

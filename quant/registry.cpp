@@ -9,6 +9,7 @@
 #include <set>
 
 #include "engine/core/error.h"
+#include "engine/ops/rearrange.h"
 
 namespace qtrain::quant {
 namespace {
@@ -29,6 +30,10 @@ void require_bits(const std::string& where, int bits) {
 }
 
 }  // namespace
+
+Tensor Quantizer::forward_padded(const Tensor& x, const Border& padding) {
+  return forward(pad2d(x, padding.begin, padding.end));
+}
 
 void Quantizer::set_bits(int bits) {
   require_bits(kind(), bits);

@@ -6,6 +6,8 @@
 //   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum, Maximum or
 //   Minimum reduce_each_block<K, Combine>(stream, n, f, results, in...)
 //                                           the same for every block of `reduction_block` elements by itself
+//   reduce_where<K, Combine>(stream, n, wanted, f, results, in...)
+//                                           reduce without the blocks b whose wanted(b) is false
 //   for_each(stream, n, f)                  f(i): for indexing of any other kind
 //
 // A functor is copied to where it runs. If it has a member `void prepare()`, that is called there once before
@@ -115,43 +117,66 @@ void add_row(Step step, std::int64_t first, int count, float* sums, std::index_s
   }
 }
 
-// One block of a reduction: lane l sums the elements begin + l, begin + l + lanes, ...
-// step(i) returns the K terms of element i.
+// The sums of K terms in `lanes` interleaved parts.
+template <int K, class Combine>
+struct LaneSums {
+  alignas(64) float sums[K * lanes];
+  LaneSums() { std::fill_n(sums, K * lanes, Combine::identity); }
+
+  // Lane l takes the elements begin + l, begin + l + lanes, ...; step(i) returns the K terms of element i.
+  template <class Step>
+  void add(std::int64_t begin, std::int64_t end, Step step) {
+    constexpr auto each_term = std::make_index_sequence<K>();
+    std::int64_t i = begin;
+    for (; i + lanes <= end; i += lanes) add_row<Combine>(step, i, lanes, sums, each_term);
+    if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
+  }
+  void total(double* result) const {
+    for (int k = 0; k < K; ++k) {
+      result[k] = static_cast<double>(Combine::identity);
+      for (int l = 0; l < lanes; ++l)
+        result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
+    }
+  }
+};
+
+// One block of a reduction.
 template <int K, class Combine, class Step>
 void reduce_block(std::int64_t begin, std::int64_t end, Step step, double* result) {
-  constexpr auto each_term = std::make_index_sequence<K>();
-  alignas(64) float sums[K * lanes];
-  std::fill_n(sums, K * lanes, Combine::identity);
-  std::int64_t i = begin;
-  for (; i + lanes <= end; i += lanes) add_row<Combine>(step, i, lanes, sums, each_term);
-  if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
-  for (int k = 0; k < K; ++k) {
-    result[k] = static_cast<double>(Combine::identity);
-    for (int l = 0; l < lanes; ++l)
-      result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
-  }
+  LaneSums<K, Combine> sums;
+  sums.add(begin, end, step);
+  sums.total(result);
 }
 
+struct EveryBlock {
+  QTRAIN_HOST_DEVICE bool operator()(std::int64_t /*block*/) const { return true; }
+};
+
 // partial[K b + k]: term k of block b.
-template <int K, class Combine, class Result, class F, class MakeStep>
-void partial_results(std::int64_t n, F f, Result* partial, MakeStep&& make_step) {
+template <int K, class Combine, class Result, class Wanted, class F, class MakeStep>
+void partial_results(std::int64_t n, Wanted wanted, F f, Result* partial, MakeStep&& make_step) {
   parallel_for(reduction_blocks(n), 1, [&](std::int64_t first, std::int64_t last) {
+    Wanted is_wanted = wanted;
+    prepare(is_wanted);
     F local = f;
     prepare(local);
     const auto step = make_step(local);
     for (std::int64_t b = first; b < last; ++b) {
       double results[K];
-      reduce_block<K, Combine>(b * reduction_block, std::min(n, (b + 1) * reduction_block), step, results);
+      const std::int64_t begin = b * reduction_block;
+      const std::int64_t end = is_wanted(b) ? std::min(n, begin + reduction_block) : begin;
+      reduce_block<K, Combine>(begin, end, step, results);
       for (int k = 0; k < K; ++k) partial[b * K + k] = static_cast<Result>(results[k]);
     }
   });
 }
 
-template <int K, class Combine, class F, class MakeStep>
-void reduce_blocks(const Stream& stream, std::int64_t n, F f, float* results, MakeStep&& make_step) {
+template <int K, class Combine, class Wanted, class F, class MakeStep>
+void reduce_blocks(const Stream& stream, std::int64_t n, Wanted wanted, F f, float* results,
+                   MakeStep&& make_step) {
   const std::int64_t blocks = reduction_blocks(n);
   const Scratch<double> partial(stream, blocks * K);
-  partial_results<K, Combine>(n, f, partial.data(), make_step);
+  partial_results<K, Combine>(n, wanted, f, partial.data(), make_step);
   for (int k = 0; k < K; ++k) {
     auto total = static_cast<double>(Combine::identity);
     for (std::int64_t b = 0; b < blocks; ++b)
@@ -175,7 +200,7 @@ void map(const Stream& stream, std::int64_t n, F f, Out* out, const In*... in) {
 template <int K, class F, class Out, class... In>
 void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out, const In*... in) {
   require_host(stream);
-  detail::reduce_blocks<K, Sum>(stream, n, f, sums, [&](const F& local) {
+  detail::reduce_blocks<K, Sum>(stream, n, detail::EveryBlock{}, f, sums, [&](const F& local) {
     return [local, out, in...](std::int64_t i) {
       const Mapped<K> mapped = local(in[i]...);
       out[i] = mapped.value;
@@ -188,7 +213,15 @@ void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out
 template <int K, class Combine, class F, class... In>
 void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
   require_host(stream);
-  detail::reduce_blocks<K, Combine>(stream, n, f, results, [&](const F& local) {
+  detail::reduce_blocks<K, Combine>(stream, n, detail::EveryBlock{}, f, results, [&](const F& local) {
+    return [local, in...](std::int64_t i) { return local(in[i]...); };
+  });
+}
+
+template <int K, class Combine, class Wanted, class F, class... In>
+void reduce_where(const Stream& stream, std::int64_t n, Wanted wanted, F f, float* results, const In*... in) {
+  require_host(stream);
+  detail::reduce_blocks<K, Combine>(stream, n, wanted, f, results, [&](const F& local) {
     return [local, in...](std::int64_t i) { return local(in[i]...); };
   });
 }
@@ -197,7 +230,7 @@ void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*
 template <int K, class Combine, class F, class... In>
 void reduce_each_block(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
   require_host(stream);
-  detail::partial_results<K, Combine>(n, f, results, [&](const F& local) {
+  detail::partial_results<K, Combine>(n, detail::EveryBlock{}, f, results, [&](const F& local) {
     return [local, in...](std::int64_t i) { return local(in[i]...); };
   });
 }

@@ -34,6 +34,14 @@ void shape(std::string_view op, std::string_view name, const Tensor& t, const Sh
   sizes(t.shape() == expected, op, fmt::format("'{}' has the wrong shape", name), t.str(), expected.str());
 }
 
+void padding(std::string_view op, const Border& border) {
+  constexpr std::int64_t most = 1 << 20;
+  const auto& [begin, end] = border;
+  for (const std::int64_t side : {begin.h, begin.w, end.h, end.w})
+    value(side >= 0 && side <= most, op, "padding",
+          fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), fmt::format("0..{}", most));
+}
+
 void same_device(std::string_view op, std::initializer_list<Tensor> tensors) {
   const Tensor* first = nullptr;
   for (const Tensor& t : tensors) {

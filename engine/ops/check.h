@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/backend/geometry.h"
 #include "engine/core/tensor.h"
 
 namespace qtrain::check {
@@ -15,6 +16,7 @@ void tensor(std::string_view op, std::string_view name, const Tensor& t, DType d
 void rank(std::string_view op, std::string_view name, const Tensor& t,
           std::initializer_list<std::size_t> ranks);
 void shape(std::string_view op, std::string_view name, const Tensor& t, const Shape& expected);
+void padding(std::string_view op, const Border& border);  // nowhere negative, nor huge
 void same_device(std::string_view op, std::initializer_list<Tensor> tensors);
 // Throws ShapeError / ValueError unless `holds`.
 void sizes(bool holds, std::string_view op, std::string_view what, const std::string& got,

@@ -9,7 +9,7 @@
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/core/layout.h"
-#include "engine/kernels/elementwise.h"
+#include "engine/kernels/bordered.h"
 #include "engine/ops/check.h"
 #include "engine/ops/strides.h"
 
@@ -100,45 +100,18 @@ struct ConcatNode final : Node {
   }
 };
 
-// out[n, i, j, :] = x[n, i - top, j - left, :], or `value` outside of x. Negative begins crop: the adjoint of
-// padding.
-Tensor shifted_window(const Tensor& x, std::int64_t top, std::int64_t left, std::int64_t height,
-                      std::int64_t width, float value) {
-  Tensor y = Tensor::empty({x.dim(0), x.dim(1), height, width}, DType::f32, x.device());
-  const std::int64_t channels = x.dim(1);
-  const std::int64_t in_height = x.dim(2);
-  const std::int64_t in_width = x.dim(3);
-  const float* in = x.data<float>();
-  float* out = y.data<float>();
-  // Within a row, what comes from x is one run of memory.
-  const std::int64_t first = std::clamp<std::int64_t>(left, 0, width) * channels;
-  const std::int64_t last = std::clamp<std::int64_t>(left + in_width, 0, width) * channels;
-  const std::int64_t row_length = width * channels;
-  const std::int64_t rows = x.dim(0) * height;
-  for_each(
-      backend(x.device()).stream(), rows,
-      [=] QTRAIN_LAMBDA(std::int64_t r) {
-        const std::int64_t row = r % height - top;
-        const bool inside = row >= 0 && row < in_height;
-        const std::int64_t begin = inside ? first : row_length;
-        const std::int64_t end = inside ? last : row_length;
-        float* const to = out + r * row_length;
-        const float* const from = in + (r / height * in_height + row) * in_width * channels - left * channels;
-        for (std::int64_t i = 0; i < begin; ++i) to[i] = value;
-        for (std::int64_t i = begin; i < end; ++i) to[i] = from[i];
-        for (std::int64_t i = end; i < row_length; ++i) to[i] = value;
-      },
-      std::max<std::int64_t>(1, map_grain / std::max<std::int64_t>(1, row_length)));
-  return y;
-}
-
 struct PadNode final : Node {
-  Extent begin;
+  Border border;
   Shape x_shape;
   std::string_view name() const override { return "pad2d"; }
   std::vector<SavedTensor*> saved() override { return {}; }
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
-    return {shifted_window(grad_outputs[0], -begin.h, -begin.w, x_shape[2], x_shape[3], 0)};
+    const Tensor& g = grad_outputs[0];
+    Tensor grad_x = Tensor::empty(x_shape, DType::f32, g.device());
+    map_inside(
+        backend(g.device()).stream(), BorderedRows(x_shape, border), [] QTRAIN_LAMBDA(float v) { return v; },
+        grad_x.data<float>(), static_cast<const float*>(g.data<float>()));
+    return {grad_x};
   }
 };
 
@@ -212,14 +185,23 @@ Tensor concat(std::span<const Tensor> parts, std::size_t dim) {
 Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
   check::tensor("pad2d", "x", x);
   check::rank("pad2d", "x", x, {4});
-  constexpr std::int64_t most = 1 << 20;
-  for (const std::int64_t side : {begin.h, begin.w, end.h, end.w})
-    check::value(side >= 0 && side <= most, "pad2d", "padding",
-                 fmt::format("{}x{} and {}x{}", begin.h, begin.w, end.h, end.w), fmt::format("0..{}", most));
-  Tensor y =
-      shifted_window(x, begin.h, begin.w, x.dim(2) + begin.h + end.h, x.dim(3) + begin.w + end.w, value);
+  const Border border{begin, end};
+  check::padding("pad2d", border);
+  Tensor y = Tensor::empty(border.around(x.shape()), DType::f32, x.device());
+  const BorderedRows rows(x.shape(), border);
+  const float* in = x.data<float>();
+  float* out = y.data<float>();
+  for_each(
+      backend(x.device()).stream(), rows.count(),
+      [=] QTRAIN_LAMBDA(std::int64_t row) {
+        rows.visit(
+            row,
+            [=](std::int64_t at, std::int64_t from, std::int64_t n) { std::copy_n(in + from, n, out + at); },
+            [=](std::int64_t at, std::int64_t n) { std::fill_n(out + at, n, value); });
+      },
+      rows.grain());
   return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
-    node.begin = begin;
+    node.border = border;
     node.x_shape = x.shape();
   });
 }

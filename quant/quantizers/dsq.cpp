@@ -33,8 +33,11 @@ constexpr float least_alpha = 1e-3F;
 constexpr float most_alpha = 1.999F;
 constexpr float alpha_gap = 1e-3F;  // around 1
 
-// Sums of the pass backward.
-enum Total { to_most, to_least, to_alpha, count_most, count_least, beyond_upper, beyond_lower, totals };
+// Sums of the pass backward: over all elements; of those at the extremes; of g where x is clipped. In one
+// pass they would be more than the registers hold, and the last two seldom need to read all blocks.
+enum Total { to_most, to_least, to_alpha, totals };
+enum Count { count_most, count_least, counts };
+enum Beyond { beyond_upper, beyond_lower, bounds };
 
 // What a forward or backward needs to know of its tensor, computed once before the loop.
 struct DsqSetting {
@@ -75,6 +78,19 @@ struct DsqSource {
   QTRAIN_HOST_DEVICE DsqSetting read() const { return {range, alpha, intervals}; }
 };
 
+// The element's place among the levels: q = (c - m) / delta, i = floor(q), u = (c - mid) / delta. With many
+// levels, u depends on how mid is rounded, so it is found as in the reference: not as q - i - 1/2.
+struct Place {
+  float q, i, u;
+  QTRAIN_HOST_DEVICE static Place of(float c, float m, const Divisor& delta) {
+    const float q = delta.divide(c - m);
+    const float i = floorf(q);
+    const float mid = (i + 0.5F) * delta.d + m;
+    return {q, i, (c - mid) * delta.inverse};
+  }
+  QTRAIN_HOST_DEVICE float level() const { return (u > 0 ? 1.0F : 0.0F) + i; }
+};
+
 struct DsqForward {
   DsqSource source;
   float lower = 0, upper = 0, lift = 1, unlift = 1, m = 0, top = 0;
@@ -86,10 +102,8 @@ struct DsqForward {
     delta.set(s.delta);
   }
   QTRAIN_HOST_DEVICE float operator()(float x) const {
-    const float c = clip(x, lower, upper) * lift;
-    const float i = floorf(delta.divide(c - m));
-    const float mid = (i + 0.5F) * delta.d + m;
-    const float y = (((c > mid ? 1.0F : 0.0F) + i) * delta.d + m) * unlift;
+    const Place place = Place::of(clip(x, lower, upper) * lift, m, delta);
+    const float y = (place.level() * delta.d + m) * unlift;
     return y > top ? top : y;
   }
 };
@@ -97,78 +111,119 @@ struct DsqForward {
 // dL/dx but for the share of the extremes, and the terms of the totals.
 struct DsqBackward {
   DsqSource source;
-  float lower = 0, upper = 0, lift = 1, m = 0, least = 0, most = 0;
+  float lower = 0, upper = 0, lift = 1, m = 0;
   float kappa = 0, slope = 1, alpha_by_e = 0, alpha_by_g = 0;
   Divisor delta;
 
   QTRAIN_HOST_DEVICE void prepare() {
     const DsqSetting s = source.read();
-    lower = s.lower, upper = s.upper, lift = s.lift, m = s.m * s.lift, least = s.least, most = s.most;
+    lower = s.lower, upper = s.upper, lift = s.lift, m = s.m * s.lift;
     kappa = s.kappa, slope = s.slope, alpha_by_e = s.alpha_by_e, alpha_by_g = s.alpha_by_g;
     delta.set(s.delta);
   }
+  // de/dg at c.
+  QTRAIN_HOST_DEVICE float steepness(float tau) const { return slope * (1.0F - tau * tau); }
+  QTRAIN_HOST_DEVICE float steepness_at(float end) const {
+    return steepness(tanh_of(Place::of(end * lift, m, delta).u * kappa));
+  }
   QTRAIN_HOST_DEVICE Mapped<totals> operator()(float x, float g) const {
-    const float c = clip(x, lower, upper) * lift;
-    const float i = floorf(delta.divide(c - m));
-    const float mid = (i + 0.5F) * delta.d + m;
-    const float u = delta.divide(c - mid);
-    const float tau = tanh_of(u * kappa);
-    const float e = g * slope * (1.0F - tau * tau);
-    const float level = (c > mid ? 1.0F : 0.0F) + i;
-    const float above = x > upper ? e : 0.0F;
-    const float below = x < lower ? e : 0.0F;
-    const float inside = x > upper ? 0.0F : e;
-    return {x < lower ? 0.0F : inside,
-            {g * level - e * (i + 0.5F + u), g - e, e * u * alpha_by_e + g * tau * alpha_by_g,
-             x == most ? 1.0F : 0.0F, x == least ? 1.0F : 0.0F, above, below}};
+    const Place place = Place::of(clip(x, lower, upper) * lift, m, delta);
+    const float tau = tanh_of(place.u * kappa);
+    const float e = g * steepness(tau);
+    const float not_above = x > upper ? 0.0F : e;
+    return {x < lower ? 0.0F : not_above,
+            {g * place.level() - e * place.q, g - e, e * place.u * alpha_by_e + g * tau * alpha_by_g}};
   }
 };
 
-// What the totals mean for the parameters and for each element at an extreme.
+// The extremes of all elements, and of each block.
+struct MeasuredExtremes {
+  const float* range;   // from DsqSource
+  const float* blocks;  // {-min x, max x} of each block
+  QTRAIN_HOST_DEVICE float least() const { return -range[2]; }
+  QTRAIN_HOST_DEVICE float most() const { return range[3]; }
+  QTRAIN_HOST_DEVICE bool has_most(std::int64_t block) const { return blocks[2 * block + 1] == most(); }
+  QTRAIN_HOST_DEVICE bool has_least(std::int64_t block) const { return -blocks[2 * block] == least(); }
+};
+
+struct HasExtreme {
+  MeasuredExtremes of;
+  QTRAIN_HOST_DEVICE bool operator()(std::int64_t b) const { return of.has_most(b) || of.has_least(b); }
+};
+
+struct CountTerms {
+  MeasuredExtremes of;
+  float least = 0, most = 0;
+  QTRAIN_HOST_DEVICE void prepare() { least = of.least(), most = of.most(); }
+  QTRAIN_HOST_DEVICE Terms<counts> operator()(float x) const {
+    return {x == most ? 1.0F : 0.0F, x == least ? 1.0F : 0.0F};
+  }
+};
+
+struct IsClipped {
+  MeasuredExtremes of;
+  QTRAIN_HOST_DEVICE bool operator()(std::int64_t block) const {
+    return of.blocks[2 * block + 1] > of.range[1] || -of.blocks[2 * block] < of.range[0];
+  }
+};
+
+struct BeyondTerms {
+  const float* range;
+  float lower = 0, upper = 0;
+  QTRAIN_HOST_DEVICE void prepare() { lower = range[0], upper = range[1]; }
+  QTRAIN_HOST_DEVICE Terms<bounds> operator()(float x, float g) const {
+    return {x > upper ? g : 0.0F, x < lower ? g : 0.0F};
+  }
+};
+
+// What the sums mean for the parameters and for each element at an extreme.
 struct DsqTotals {
-  DsqSource source;
+  DsqBackward math;
   const float* sums;
+  const float* count;
+  const float* beyond;
   float momentum;  // 0 in evaluation
   float* shares;   // of each element at {max, min}
   float* upper;
   float* lower;
   float* alpha;
   QTRAIN_HOST_DEVICE void operator()(std::int64_t) const {
-    const DsqSetting s = source.read();
-    const float at_most = s.flat ? 0.0F : sums[to_most] / source.intervals;
-    const float at_least = s.flat ? 0.0F : sums[to_least] - at_most;
+    DsqBackward prepared = math;
+    prepared.prepare();
+    const DsqSetting s = math.source.read();
+    const float to_top = s.flat ? 0.0F : sums[to_most] / math.source.intervals;
+    const float to_bottom = s.flat ? 0.0F : sums[to_least] - to_top;
     const bool clips_most = s.most > s.upper;
     const bool clips_least = s.least < s.lower;
-    shares[0] = clips_most ? 0.0F : at_most / sums[count_most];
-    shares[1] = clips_least ? 0.0F : at_least / sums[count_least];
-    *upper = momentum == 0 ? 0.0F : momentum * (sums[beyond_upper] + (clips_most ? at_most : 0.0F));
-    *lower = momentum == 0 ? 0.0F : momentum * (sums[beyond_lower] + (clips_least ? at_least : 0.0F));
-    const bool passes = *source.alpha >= least_alpha && *source.alpha <= most_alpha;
+    shares[0] = clips_most ? 0.0F : to_top / count[count_most];
+    shares[1] = clips_least ? 0.0F : to_bottom / count[count_least];
+    // All clipped elements stand at the bound, where de/dg is one number.
+    const float above = clips_most ? to_top + beyond[beyond_upper] * prepared.steepness_at(s.upper) : 0.0F;
+    const float below =
+        clips_least ? to_bottom + beyond[beyond_lower] * prepared.steepness_at(s.lower) : 0.0F;
+    *upper = momentum == 0 ? 0.0F : momentum * above;
+    *lower = momentum == 0 ? 0.0F : momentum * below;
+    const float a = *math.source.alpha;
     const float width = clip(s.delta * s.unlift, 0.0F, 1e30F);  // finite for the hugest tensors too
-    *alpha = s.flat || !passes ? 0.0F : sums[to_alpha] * width;
+    *alpha = s.flat || !(a >= least_alpha && a <= most_alpha) ? 0.0F : sums[to_alpha] * width;
   }
 };
 
 // Gives the elements at the extremes their shares: each call looks at one block of elements, and only where
 // the block has such an element.
 struct ExtremeShares {
-  const float* range;
-  const float* block_extremes;  // {-min x, max x} of each block
+  MeasuredExtremes of;
   const float* shares;
   const float* x;
   float* grad_x;
   std::int64_t n;
   float least = 0, most = 0, at_most = 0, at_least = 0;
   QTRAIN_HOST_DEVICE void prepare() {
-    least = -range[2];
-    most = range[3];
-    at_most = shares[0];
-    at_least = shares[1];
+    least = of.least(), most = of.most();
+    at_most = shares[0], at_least = shares[1];
   }
   QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
-    const bool has_most = at_most != 0 && block_extremes[2 * block + 1] == most;
-    const bool has_least = at_least != 0 && -block_extremes[2 * block] == least;
-    if (!has_most && !has_least) return;
+    if (!(at_most != 0 && of.has_most(block)) && !(at_least != 0 && of.has_least(block))) return;
     const std::int64_t begin = block * reduction_block;
     const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
     for (std::int64_t i = begin; i < end; ++i)
@@ -196,19 +251,29 @@ struct DsqNode final : Node {
     const Tensor extremes = block_extremes.get();
     const Stream stream = backend(g.device()).stream();
     const auto scalars = [&](std::int64_t count) { return Tensor::empty({count}, DType::f32, g.device()); };
+    const DsqBackward math{source()};
+    const MeasuredExtremes measured{math.source.range, extremes.data<float>()};
+    const Tensor count = scalars(counts);
+    reduce_where<counts, Sum>(stream, g.numel(), HasExtreme{measured}, CountTerms{measured},
+                              count.data<float>(), input.data<float>());
+    const Tensor beyond = scalars(bounds);
+    reduce_where<bounds, Sum>(stream, g.numel(), IsClipped{measured}, BeyondTerms{math.source.range},
+                              beyond.data<float>(), input.data<float>(), g.data<float>());
+    // From here on, grad_x may have taken the place of g.
     const Tensor grad_x = reuse_or_allocate(g);
     const Tensor sums = scalars(totals);
-    map_reduce<totals>(stream, g.numel(), DsqBackward{source()}, sums.data<float>(), grad_x.data<float>(),
-                       input.data<float>(), g.data<float>());
+    map_reduce<totals>(stream, g.numel(), math, sums.data<float>(), grad_x.data<float>(), input.data<float>(),
+                       g.data<float>());
     const Tensor shares = scalars(2);
     std::vector<Tensor> grads = {grad_x, scalars(1), scalars(1), scalars(1)};
     for_each(stream, 1,
-             DsqTotals{source(), sums.data<float>(), momentum, shares.data<float>(), grads[1].data<float>(),
-                       grads[2].data<float>(), grads[3].data<float>()});
-    for_each(stream, reduction_blocks(g.numel()),
-             ExtremeShares{range.get().data<float>(), extremes.data<float>(), shares.data<float>(),
-                           input.data<float>(), grad_x.data<float>(), g.numel()},
-             1);
+             DsqTotals{math, sums.data<float>(), count.data<float>(), beyond.data<float>(), momentum,
+                       shares.data<float>(), grads[1].data<float>(), grads[2].data<float>(),
+                       grads[3].data<float>()});
+    for_each(
+        stream, reduction_blocks(g.numel()),
+        ExtremeShares{measured, shares.data<float>(), input.data<float>(), grad_x.data<float>(), g.numel()},
+        1);
     return grads;
   }
 

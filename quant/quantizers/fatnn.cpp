@@ -70,9 +70,12 @@ struct FatnnMath {
     beta = *constants[1];
   }
 
+  // round(clip(u, 0, 1)) is [u > 1/2], and round(clip(u, -1, 0)) is -[u < -1/2]: a half goes to 0, the even
+  // one.
   template <int i>
   QTRAIN_HOST_DEVICE float part(float x) const {
-    return round_half_to_even(clip(step[i].scaled(x), low<i>, low<i> + 1.0F));
+    const float u = step[i].scaled(x);
+    return low<i> < 0 ? (u < -0.5F ? -1.0F : 0.0F) : (u > 0.5F ? 1.0F : 0.0F);
   }
   template <int i>
   QTRAIN_HOST_DEVICE bool passes(float x) const {
@@ -87,7 +90,7 @@ struct FatnnMath {
     float q = part<0>(x);
     if constexpr (steps > 1) q += part<1>(x);
     if constexpr (steps > 2) q += part<2>(x);
-    return q;
+    return x == x ? q : x;
   }
   QTRAIN_HOST_DEVICE float forward(float x) const { return code(x) * beta; }
 
@@ -338,11 +341,6 @@ class Fatnn final : public GroupedQuantizer {
   const Tensor* basis_ = nullptr;
   Tensor ones_;
 };
-
-OptionSpec option(std::string name, OptionType type, std::string value, std::string help,
-                  std::vector<std::string> choices = {}) {
-  return {std::move(name), type, std::move(value), std::move(help), std::move(choices)};
-}
 
 OptionSpec clamp_grad_option() {
   return option("clamp_grad", OptionType::choice, "none",

@@ -10,6 +10,7 @@
 #include "engine/core/error.h"
 #include "engine/kernels/update.h"
 #include "engine/ops/check.h"
+#include "engine/ops/rearrange.h"
 
 namespace qtrain::quant {
 namespace {
@@ -175,6 +176,18 @@ Tensor GridQuantizer::forward(const Tensor& x) {
   return bits() >= float_bits ? x : quantize(x, numbers_for(x));
 }
 
+// The zeros change no maximum magnitude, so the first numbers can come from x.
+Tensor GridQuantizer::forward_padded(const Tensor& x, const Border& padding) {
+  if (bits() >= float_bits) return Quantizer::forward_padded(x, padding);
+  check::tensor(op_, "x", x);
+  return quantize_padded(x, padding, numbers_for(x));
+}
+
+Tensor GridQuantizer::quantize_padded(const Tensor& x, const Border& padding,
+                                      const std::vector<Tensor>& numbers) {
+  return quantize(pad2d(x, padding.begin, padding.end), numbers);
+}
+
 std::string GridQuantizer::describe() const {
   return fmt::format("{}, {} bits", op_, bits());
 }
@@ -209,11 +222,11 @@ QuantizerInfo grid_info(std::string name, std::string summary, std::string sourc
 }
 
 OptionSpec real_option(std::string name, std::string default_value, std::string help) {
-  return {std::move(name), OptionType::real, std::move(default_value), std::move(help), {}};
+  return option(std::move(name), OptionType::real, std::move(default_value), std::move(help));
 }
 
 OptionSpec flag_option(std::string name, bool default_value, std::string help) {
-  return {std::move(name), OptionType::boolean, default_value ? "true" : "false", std::move(help), {}};
+  return option(std::move(name), OptionType::boolean, default_value ? "true" : "false", std::move(help));
 }
 
 OptionSpec sign_option(Role role) {

@@ -97,6 +97,8 @@ class GridQuantizer : public Quantizer {
 
   // x with the numbers in the order in which they were added.
   virtual Tensor quantize(const Tensor& x, const std::vector<Tensor>& numbers) = 0;
+  // The same of x with zeros around its images.
+  virtual Tensor quantize_padded(const Tensor& x, const Border& padding, const std::vector<Tensor>& numbers);
 
   // A learned number, or one that stays as it starts.
   void add_learned(std::string name, Quantity quantity, const Bounds& bounds);
@@ -113,6 +115,7 @@ class GridQuantizer : public Quantizer {
     Bounds bounds;
     bool learned;
   };
+  Tensor forward_padded(const Tensor& x, const Border& padding) final;
   void check_bits(int bits) const;
   bool depends_on_weights(Quantity quantity) const;
   Tensor first_value(Quantity quantity, const Bounds& bounds) const;

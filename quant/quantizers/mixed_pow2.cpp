@@ -145,6 +145,10 @@ class MixedPow2 final : public GridQuantizer {
   Tensor quantize(const Tensor& x, const std::vector<Tensor>& numbers) override {
     return fake_quantize<2>(op(), x, math_, {numbers[0], numbers[1]});
   }
+  Tensor quantize_padded(const Tensor& x, const Border& padding,
+                         const std::vector<Tensor>& numbers) override {
+    return fake_quantize_padded<2>(op(), x, padding, math_, {numbers[0], numbers[1]});
+  }
 
  private:
   static std::string_view op_of(Role role) {

@@ -68,15 +68,22 @@ class Pow2 final : public GridQuantizer {
 
  protected:
   Tensor quantize(const Tensor& x, const std::vector<Tensor>& numbers) override {
+    return fake_quantize<0>(op(), x, math(), {}, {}, {numbers[0]});
+  }
+  Tensor quantize_padded(const Tensor& x, const Border& padding,
+                         const std::vector<Tensor>& numbers) override {
+    return fake_quantize_padded<0>(op(), x, padding, math(), {}, {numbers[0]});
+  }
+
+ private:
+  Pow2Math math() const {
     Pow2Math math;
     math.range = power_of_two(static_cast<float>(bits() - (sign_ ? 1 : 0) - (zero_ ? 1 : 0))) - 1;
     math.sign = sign_;
     math.zero = zero_;
     math.fine_grained = fine_grained_;
-    return fake_quantize<0>(op(), x, math, {}, {}, {numbers[0]});
+    return math;
   }
-
- private:
   static std::string_view op_of(Role role) {
     return op_of_role(role, "pow2 weight", "pow2 activation", "pow2 bias");
   }

@@ -192,11 +192,6 @@ class Ttq final : public GroupedQuantizer {
   bool known_ = false;  // wp and wn have their initial values
 };
 
-OptionSpec option(std::string name, OptionType type, std::string value, std::string help,
-                  std::vector<std::string> choices = {}) {
-  return {std::move(name), type, std::move(value), std::move(help), std::move(choices)};
-}
-
 const Registration registration{{
     .name = "ttq",
     .summary = "trained ternary weights: a learned value on each side of 0; activations stay float",

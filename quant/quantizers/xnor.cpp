@@ -92,6 +92,13 @@ class Xnor final : public GroupedQuantizer {
     return run(x, scales, mean_magnitude(x, scales));
   }
 
+  // Scales are means that the zeros count in.
+  Tensor quantize_padded(const Tensor& x, const Border& padding) override {
+    if (scale_ != "none") return GroupedQuantizer::quantize_padded(x, padding);
+    const Tensor e = Tensor::full({1}, 1, x.device());
+    return with_math([&](auto math) { return fake_quantize_padded<0>(op(), x, padding, math, {}, {e}); });
+  }
+
  private:
   static Slope parse_slope(const std::string& name) {
     return name == "none" ? Slope::none : (name == "STE" ? Slope::box : Slope::triangle);
@@ -113,13 +120,18 @@ class Xnor final : public GroupedQuantizer {
   }
 
   Tensor run(const Tensor& x, const Grouping& grouping, const Tensor& e) const {
+    return with_math([&](auto math) { return fake_quantize<0>(op(), x, math, {}, grouping, {e}); });
+  }
+
+  template <class Run>
+  Tensor with_math(const Run& run) const {
     switch (slope_) {
       case Slope::none:
-        return fake_quantize<0>(op(), x, SignMath<Slope::none>(), {}, grouping, {e});
+        return run(SignMath<Slope::none>());
       case Slope::box:
-        return fake_quantize<0>(op(), x, SignMath<Slope::box>(), {}, grouping, {e});
+        return run(SignMath<Slope::box>());
       default:
-        return fake_quantize<0>(op(), x, SignMath<Slope::triangle>(), {}, grouping, {e});
+        return run(SignMath<Slope::triangle>());
     }
   }
 

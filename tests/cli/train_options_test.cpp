@@ -165,6 +165,8 @@ TEST(TrainOptions, RunFoldersTellModelBitsAndTime) {
   EXPECT_EQ(default_output(o, now), "runs/resnet18-sat-w4a2-20260506-070000");
   o.a_quant = "lsq";
   EXPECT_EQ(default_output(o, now), "runs/resnet18-sat+lsq-w4a2-20260506-070000");
+  o.w_quant = o.a_quant = "ttq";
+  EXPECT_EQ(default_output(o, now), "runs/resnet18-ttq-w4a32-20260506-070000") << "it is of weights only";
   o = {};
   o.model = "../my net";
   EXPECT_EQ(default_output(o, now), "runs/.._my_net-float-20260506-070000");

@@ -123,6 +123,31 @@ TEST(Reduce, MaximumOfANaNIsNaN) {
   }
 }
 
+TEST(Reduce, BlocksByThemselvesAndOnlyThoseThatAreWanted) {
+  constexpr std::int64_t n = 4 * reduction_block + 5;
+  const auto a = random_values(n, 1);
+  const auto one = [](float x) { return Terms<1>{x}; };
+  std::vector<float> of_block(5);
+  reduce_each_block<1, Sum>(host, n, one, of_block.data(), a.data());
+  for (std::int64_t b = 0; b < 5; ++b) {
+    float alone = 0;
+    const std::int64_t begin = b * reduction_block;
+    reduce<1, Sum>(host, std::min(n - begin, reduction_block), one, &alone, a.data() + begin);
+    EXPECT_EQ(of_block[static_cast<std::size_t>(b)], alone) << b;
+  }
+  const auto some = on_any_threads([&] {
+    std::vector<float> sum(1);
+    reduce_where<1, Sum>(
+        host, n, [](std::int64_t b) { return b == 1 || b == 4; }, one, sum.data(), a.data());
+    return sum;
+  });
+  EXPECT_FLOAT_EQ(some[0], of_block[1] + of_block[4]);
+  float none = -1;
+  reduce_where<1, Maximum>(
+      host, n, [](std::int64_t) { return false; }, one, &none, a.data());
+  EXPECT_EQ(none, -INFINITY);
+}
+
 TEST(Reduce, LongSumsKeepTheirDigits) {
   const std::vector<float> a(3'000'000, 0.1F);
   float result = 0;

@@ -411,6 +411,18 @@ TEST(Prox, FallsFromOneToZeroOverItsEpochs) {
   EXPECT_NEAR(quantizer->forward(Tensor::full({1, 1}, 0.6F)).item(), 0.75F * 0.6F + 0.25F * 0.5F, 1e-6F);
 }
 
+TEST(Prox, OrFallsWithTheMilestonesOfTheLearningRate) {
+  const auto quantizer = weight_halves({4, 50}, {{"prox_milestones", "3"}});
+  const float shares[] = {2.0F / 3, 1.0F / 3, 0, 0};
+  for (std::int64_t passed = 0; passed < 4; ++passed) {
+    quantizer->start_epoch({.epoch = 30 * passed, .milestones = passed});
+    const float share = shares[passed];
+    EXPECT_NEAR(quantizer->forward(Tensor::full({1, 1}, 0.6F)).item(), share * 0.6F + (1 - share) * 0.5F,
+                1e-6F);
+  }
+  EXPECT_THROW(weight_halves({4, 50}, {{"prox_milestones", "3"}, {"prox_epochs", "4"}}), ValueError);
+}
+
 // --- the loss
 // ----------------------------------------------------------------------------------------------------------------
 
@@ -567,6 +579,7 @@ TEST(RuleOptions, ThatMakeNoSenseAreRefused) {
   for (const auto& [name, value] : std::map<std::string, std::string>{{"stable", "-1"},
                                                                       {"prox", "1.5"},
                                                                       {"prox_epochs", "-2"},
+                                                                      {"prox_milestones", "-2"},
                                                                       {"levels", "1"},
                                                                       {"quant_loss", "l3"},
                                                                       {"adaptive", "mean"}}) {

@@ -1,0 +1,133 @@
+// The elementwise machinery between images and the same images with a border of zeros around them, which are
+// never stored: `wide` arrays have the border, others don't. Both are channels-last, so a row of an image is
+// one run of memory, and functors run over rows.
+//
+//   map_bordered(stream, rows, f, wide, in)      wide = f(in) inside, f(0) in the border
+//   map_inside(stream, rows, f, out, wide)       out = f(wide) inside
+//   map_inside(stream, rows, f, out, wide, in)   out = f(in, wide) inside
+//   map_reduce_bordered<K>(stream, rows, f, sums, out, wide, in)
+//                                                {out, terms} = f(in, wide) inside; in the border the terms
+//                                                are those of f(0, wide); sums[k] = sum of terms[k] over both
+//
+// Functors are those of grouped.h, with one group. Results are the same for any number of threads: a block of
+// a reduction is a number of whole rows.
+#pragma once
+
+#include "engine/backend/geometry.h"
+#include "engine/kernels/grouped.h"
+
+namespace qtrain {
+
+// [N, C, H, W] images with a border, row by row.
+class BorderedRows {
+ public:
+  BorderedRows(const Shape& images, const Border& border)
+      : top_(border.begin.h),
+        inner_height_(images[2]),
+        height_(border.begin.h + images[2] + border.end.h),
+        left_(border.begin.w * images[1]),
+        inner_length_(images[3] * images[1]),
+        length_(left_ + inner_length_ + border.end.w * images[1]),
+        count_(images[0] * height_) {}
+
+  std::int64_t count() const { return count_; }    // of all images, with the border
+  std::int64_t length() const { return length_; }  // elements of a row with its border
+  std::int64_t grain() const { return at_least_one(map_grain); }
+  std::int64_t block() const { return at_least_one(reduction_block); }  // rows of one
+
+  // Calls inside(start in the wide array, start in the other, elements) and around(start, elements) for the
+  // parts of a row.
+  template <class Inside, class Around>
+  QTRAIN_HOST_DEVICE void visit(std::int64_t row, Inside&& inside, Around&& around) const {
+    const std::int64_t start = row * length_;
+    const std::int64_t y = row % height_ - top_;
+    if (y < 0 || y >= inner_height_) return around(start, length_);
+    const std::int64_t right = left_ + inner_length_;
+    if (left_ > 0) around(start, left_);
+    inside(start + left_, (row / height_ * inner_height_ + y) * inner_length_, inner_length_);
+    if (right < length_) around(start + right, length_ - right);
+  }
+
+ private:
+  std::int64_t at_least_one(std::int64_t elements) const {
+    return std::max<std::int64_t>(1, elements / std::max<std::int64_t>(1, length_));
+  }
+
+  std::int64_t top_, inner_height_, height_;   // in rows
+  std::int64_t left_, inner_length_, length_;  // in elements
+  std::int64_t count_;
+};
+
+template <class F>
+void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wide, const float* in) {
+  require_host(stream);
+  parallel_for(rows.count(), rows.grain(), [&](std::int64_t begin, std::int64_t end) {
+    F local = f;
+    detail::prepare_group(local, 0);
+    const float of_zero = local(0.0F);
+    for (std::int64_t row = begin; row < end; ++row)
+      rows.visit(
+          row,
+          [&](std::int64_t at, std::int64_t from, std::int64_t n) {
+            detail::map_block(local, 0, n, wide + at, in + from);
+          },
+          [&](std::int64_t at, std::int64_t n) { std::fill_n(wide + at, n, of_zero); });
+  });
+}
+
+template <class F, class... In>
+void map_inside(const Stream& stream, const BorderedRows& rows, F f, float* out, const float* wide,
+                const In*... in) {
+  require_host(stream);
+  parallel_for(rows.count(), rows.grain(), [&](std::int64_t begin, std::int64_t end) {
+    F local = f;
+    detail::prepare_group(local, 0);
+    for (std::int64_t row = begin; row < end; ++row)
+      rows.visit(
+          row,
+          [&](std::int64_t at, std::int64_t from, std::int64_t n) {
+            detail::map_block(local, 0, n, out + from, (in + from)..., wide + at);
+          },
+          [](std::int64_t, std::int64_t) {});
+  });
+}
+
+template <int K, class F>
+void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, float* sums, float* out,
+                         const float* wide, const float* in) {
+  require_host(stream);
+  const std::int64_t blocks = (rows.count() + rows.block() - 1) / rows.block();
+  const Scratch<double> partial(stream, blocks * K);
+  parallel_for(blocks, 1, [&](std::int64_t first, std::int64_t last) {
+    F local = f;
+    detail::prepare_group(local, 0);
+    for (std::int64_t b = first; b < last; ++b) {
+      detail::LaneSums<K, Sum> lane_sums;
+      for (std::int64_t row = b * rows.block(); row < std::min(rows.count(), (b + 1) * rows.block()); ++row)
+        rows.visit(
+            row,
+            [&](std::int64_t at, std::int64_t from, std::int64_t n) {
+              float* const o = out + from;
+              const float* const x = in + from;
+              const float* const w = wide + at;
+              lane_sums.add(0, n, [local, o, x, w](std::int64_t i) {
+                const Mapped<K> mapped = local(x[i], w[i]);
+                o[i] = mapped.value;
+                return mapped.terms;
+              });
+            },
+            [&](std::int64_t at, std::int64_t n) {
+              const float* const w = wide + at;
+              lane_sums.add(0, n, [local, w](std::int64_t i) { return local(0.0F, w[i]).terms; });
+            });
+      lane_sums.total(partial.data() + b * K);
+    }
+  });
+  for (int k = 0; k < K; ++k) {
+    double total = 0;
+    for (std::int64_t b = 0; b < blocks; ++b) total += partial.data()[b * K + k];
+    sums[k] = static_cast<float>(total);
+  }
+}
+
+}  // namespace qtrain
