@@ -13,12 +13,12 @@
 // x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
 // having a backward, and costs no pass.
 //
-// Math that also takes statistics of what it quantizes has
-//   void observe(stream, n, grouping, float* statistics, float* y, const float* x) const;
-// fake_quantize() calls it for its forward pass, where it is asked for the statistics.
+// Math whose forward pass is a kernel of its own has, instead of forward(),
+//   void run(stream, n, grouping, float* y, const float* x, float* statistics) const;
+// which also fills in what else the kernel measures, where fake_quantize() was told a place for it.
 //
 // fake_quantize_padded() is the same for images that are padded with zeros first: it reads x without them and
-// writes y with them, still in one pass. Only x itself is kept, which others keep anyway.
+// writes y with them, still in one pass. Only x itself is kept, which others keep anyway. It needs forward().
 #pragma once
 
 #include "engine/autograd/tape.h"
@@ -103,17 +103,14 @@ struct FakeQuantizeNode : Node {
     }
   }
 
-  // `statistics`: where those of observe() go, or nullptr.
+  // `statistics`: for math with a kernel of its own; or nullptr.
   Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* statistics = nullptr) const {
     Tensor y = Tensor::empty_like(input);
     const Stream stream = backend(input.device()).stream();
-    if constexpr (requires { &F::observe; }) {
-      if (statistics != nullptr) {
-        with.observe(stream, input.numel(), grouping, statistics, y.data<float>(), input.data<float>());
-        return y;
-      }
-    }
-    map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(), input.data<float>());
+    if constexpr (requires { &F::run; })
+      with.run(stream, input.numel(), grouping, y.data<float>(), input.data<float>(), statistics);
+    else
+      map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(), input.data<float>());
     return y;
   }
 
@@ -227,7 +224,7 @@ Tensor run_fake_quantize(const std::shared_ptr<Node>& node, std::string_view op,
 
 // y = f.forward(x) elementwise. Parameters are f32 on x's device with one element a group; constants have
 // whatever the math expects. ShapeError where the elements can't be divided among the groups. `statistics`,
-// for math that observes: where they go.
+// for math with a kernel of its own: where they go.
 template <int K, class F>
 Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
                      const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,

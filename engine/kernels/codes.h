@@ -1,6 +1,7 @@
-// Rounding to levels that belong to codes of b digits 0 and 1, with the sums that a least-squares fit of the
-// levels needs, in one pass over memory:
+// Rounding to levels that belong to codes of b digits 0 and 1; with the sums that a least-squares fit of the
+// levels needs, in the same pass over memory:
 //
+//   map_levels<bits>(stream, n, grouping, f, out, in)
 //   map_codes<bits>(stream, n, grouping, f, sums, out, in)
 //
 // for groups as in grouped.h. The copyable f has, after f.prepare(group), arrays of 2^bits elements:
@@ -42,12 +43,80 @@ void add_code(std::int32_t code, double number, double sum, double* sums) {
   }
 }
 
-template <int bits, class F>
-int level_of(const F& f, float x) {
-  int i = 0;
-  for (int step = 1 << (bits - 1); step > 0; step /= 2) i += x > f.thresholds[i + step] ? step : 0;
+// The last threshold below x, by halving.
+template <int bits, class F, std::size_t... step>
+std::int32_t level_of(const F& f, float x, std::index_sequence<step...>) {
+  std::int32_t i = 0;
+  ((i += x > f.thresholds[i + (1 << bits >> (step + 1))] ? 1 << bits >> (step + 1) : 0), ...);
   return i;
 }
+template <int bits, class F>
+std::int32_t level_of(const F& f, float x) {
+  return level_of<bits>(f, x, std::make_index_sequence<bits>());
+}
+
+// Up to 4 bits a vector holds a table of all levels, in which 16 elements are looked up by one instruction.
+template <int bits>
+constexpr bool fits_vector = 1 << bits <= simd::width;
+
+template <int bits>
+struct LevelVectors {
+  simd::Vec thresholds{};
+  simd::Vec levels{};
+
+  template <class F>
+  void set(const F& f) {
+    for (int i = 0; i < 1 << bits; ++i) {
+      thresholds[i] = f.thresholds[i];
+      levels[i] = f.levels[i];
+    }
+  }
+  simd::Mask find(simd::Vec x) const { return find(x, std::make_index_sequence<bits>()); }
+  template <std::size_t... step>
+  simd::Mask find(simd::Vec x, std::index_sequence<step...>) const {
+    simd::Mask i{};
+    ((i = x > __builtin_shuffle(thresholds, i + (1 << bits >> (step + 1))) ? i + (1 << bits >> (step + 1))
+                                                                           : i),
+     ...);
+    return i;
+  }
+  simd::Vec value(simd::Vec x, simd::Mask level) const {
+    return x == x ? __builtin_shuffle(levels, level) : x;
+  }
+};
+
+template <int bits, class F>
+struct LevelRuns {
+  F f;
+  void prepare(std::int64_t group) { prepare_group(f, group); }
+  float operator()(float x) const { return x == x ? f.levels[level_of<bits>(f, x)] : x; }
+  void round(std::int64_t begin, std::int64_t end, float* out, const float* in) const {
+    map_block(*this, begin, end, out, in);
+  }
+};
+
+template <int bits, class F>
+requires fits_vector<bits>
+struct LevelRuns<bits, F> {
+  F f;
+  LevelVectors<bits> vectors{};
+  void prepare(std::int64_t group) {
+    prepare_group(f, group);
+    vectors.set(f);
+  }
+  void round(std::int64_t begin, std::int64_t end, float* out, const float* in) const {
+    const LevelVectors<bits> mine = vectors;  // a copy that `out` can't alias
+    std::int64_t i = begin;
+    for (; i + simd::width <= end; i += simd::width) {
+      const simd::Vec x = simd::load(in + i);
+      simd::store(out + i, mine.value(x, mine.find(x)));
+    }
+    for (; i < end; ++i) {
+      const float x = in[i];
+      out[i] = x == x ? f.levels[level_of<bits>(f, x)] : x;
+    }
+  }
+};
 
 template <int bits, class F>
 void sum_codes_one_by_one(const F& f, std::int64_t begin, std::int64_t end, double* sums, float* out,
@@ -82,30 +151,27 @@ struct CodeRuns {
   }
 };
 
-// Up to 4 bits a vector holds a table of all levels, in which 16 elements are looked up by one instruction.
 // The counts of four pairs share an int32, one byte each, until they are moved to an int32 of their own.
 template <int bits, class F>
-requires(1 << bits <= simd::width) struct CodeRuns<bits, F> {
+requires fits_vector<bits>
+struct CodeRuns<bits, F> {
   static constexpr int pairs = pair_count(bits);
   static constexpr int words = (pairs + 3) / 4;
   static constexpr std::int64_t piece = 128 * simd::width;  // a byte can count its rows
 
   F f;
-  simd::Vec thresholds{};
-  simd::Vec levels{};
+  LevelVectors<bits> vectors{};
   simd::Mask pairs_of[words]{};
 
   void prepare(std::int64_t group) {
     prepare_group(f, group);
     for (simd::Mask& word : pairs_of) word = simd::Mask{};
-    for (int i = 0; i < 1 << bits; ++i) {
-      thresholds[i] = f.thresholds[i];
-      levels[i] = f.levels[i];
+    vectors.set(f);
+    for (int i = 0; i < 1 << bits; ++i)
       for (int j = 0; j < bits; ++j)
         for (int k = j; k < bits; ++k)
           pairs_of[pair_position(bits, j, k) / 4][i] |= (f.codes[i] >> j & f.codes[i] >> k & 1)
                                                         << byte_of(j, k);
-    }
   }
 
   void operator()(std::int64_t begin, std::int64_t end, double* sums, float* out, const float* in) const {
@@ -147,21 +213,15 @@ requires(1 << bits <= simd::width) struct CodeRuns<bits, F> {
   template <std::size_t... j, std::size_t... w>
   void sum_piece(std::int64_t begin, std::int64_t end, Lanes& lanes, float* out, const float* in,
                  std::index_sequence<j...>, std::index_sequence<w...>) const {
-    const simd::Vec mine = thresholds;  // copies that `out` can't alias
-    const simd::Vec values = levels;
+    const LevelVectors<bits> mine = vectors;  // copies that `out` can't alias
     const simd::Mask pairs_in[] = {pairs_of[w]...};
     simd::Vec total{};
     simd::Vec with_digit[bits]{};
     simd::Mask counted[words]{};
     for (std::int64_t i = begin; i < end; i += simd::width) {
       const simd::Vec x = simd::load(in + i);
-      simd::Mask level{};
-      ((level = x > __builtin_shuffle(mine, level + (1 << (bits - 1 - static_cast<int>(j))))
-                    ? level + (1 << (bits - 1 - static_cast<int>(j)))
-                    : level),
-       ...);
-      const simd::Vec value = __builtin_shuffle(values, level);
-      simd::store(out + i, x == x ? value : x);
+      const simd::Mask level = mine.find(x);
+      simd::store(out + i, mine.value(x, level));
       const simd::Mask has[] = {__builtin_shuffle(pairs_in[w], level)...};
       ((counted[w] += has[w]), ...);
       ((with_digit[j] = (has[digit_word(j)] & 1 << digit_byte(j)) != 0 ? with_digit[j] + x : with_digit[j]),
@@ -182,6 +242,21 @@ requires(1 << bits <= simd::width) struct CodeRuns<bits, F> {
 };
 
 }  // namespace detail
+
+template <int bits, class F>
+void map_levels(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* out,
+                const float* in) {
+  using Runs = detail::LevelRuns<bits, F>;
+  require_host(stream);
+  detail::for_parts(n, grouping, Runs{f},
+                    [&](const std::vector<Runs>& runs, std::int64_t, std::int64_t begin, std::int64_t end) {
+                      if (grouping.inner == 1) return runs[0].round(begin, end, out, in);
+                      detail::for_runs(runs, grouping, begin, end,
+                                       [&](const Runs& run, std::size_t, std::int64_t from, std::int64_t to) {
+                                         run.round(from, to, out, in);
+                                       });
+                    });
+}
 
 template <int bits, class F>
 void map_codes(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* sums,

@@ -121,34 +121,14 @@ struct LevelMath {
     }
   }
 
-  // The value of `values` that belongs to x's level. Few levels: one comparison each, all in registers. Many:
-  // halving.
-  template <class T>
-  QTRAIN_HOST_DEVICE T chosen(float x, const T (&values)[count]) const {
-    if constexpr (bits <= 4)
-      return compared(x, values, std::make_index_sequence<count - 1>());
-    else
-      return values[halved(x, std::make_index_sequence<bits>())];
-  }
-  template <class T, std::size_t... i>
-  QTRAIN_HOST_DEVICE T compared(float x, const T (&values)[count], std::index_sequence<i...>) const {
-    T value = values[0];
-    ((value = x > thresholds[i + 1] ? values[i + 1] : value), ...);
-    return value;
-  }
-  template <std::size_t... step>
-  QTRAIN_HOST_DEVICE std::int32_t halved(float x, std::index_sequence<step...>) const {
-    std::int32_t i = 0;
-    ((i += x > thresholds[i + (count >> (step + 1))] ? count >> (step + 1) : 0), ...);
-    return i;
-  }
-
-  QTRAIN_HOST_DEVICE float forward(float x) const { return x == x ? chosen(x, levels) : x; }
   QTRAIN_HOST_DEVICE float backward(float x, float g) const { return x >= levels[count - 1] ? 0.0F : g; }
 
-  void observe(const Stream& stream, std::int64_t n, const Grouping& grouping, float* sums, float* y,
-               const float* x) const {
-    map_codes<bits>(stream, n, grouping, *this, sums, y, x);
+  void run(const Stream& stream, std::int64_t n, const Grouping& grouping, float* y, const float* x,
+           float* sums) const {
+    if (sums != nullptr)
+      map_codes<bits>(stream, n, grouping, *this, sums, y, x);
+    else
+      map_levels<bits>(stream, n, grouping, *this, y, x);
   }
 };
 

@@ -1,4 +1,5 @@
-// map_codes against its definition, for every width and shape of Grouping, with codes in no order.
+// map_codes and map_levels against their definition, for every width and shape of Grouping, with codes in no
+// order.
 #include "engine/kernels/codes.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +12,7 @@
 namespace qtrain {
 namespace {
 
+using testing_support::identical;
 using testing_support::on_any_threads;
 using testing_support::random_values;
 
@@ -43,6 +45,12 @@ void expect_the_definition(std::int64_t n, const Grouping& grouping, const std::
     map_codes<bits>(host, n, grouping, Levels<bits>(), out.data() + n, out.data(), x.data());
     return out;
   });
+  const std::vector<float> rounded = on_any_threads([&] {
+    std::vector<float> out(x.size(), -7);
+    map_levels<bits>(host, n, grouping, Levels<bits>(), out.data(), x.data());
+    return out;
+  });
+  EXPECT_TRUE(identical(rounded, {result.begin(), result.begin() + n}));
   std::vector<double> sums(values * groups);
   std::vector<double> sizes(values * groups);
   Levels<bits> f;
@@ -131,6 +139,9 @@ void expect_special_values_pass() {
   EXPECT_TRUE(std::isnan(y[998]));
   EXPECT_EQ(y[999], f.levels[0]);
   EXPECT_TRUE(std::isnan(sums.back()));
+  std::vector<float> rounded(x.size());
+  map_levels<bits>(host, 1000, {}, f, rounded.data(), x.data());
+  EXPECT_TRUE(identical(rounded, y));
 }
 
 TEST(Codes, LeaveNanAndRoundInfinity) {
