@@ -75,14 +75,11 @@ struct LevelVectors {
   template <std::size_t... step>
   simd::Mask find(simd::Vec x, std::index_sequence<step...>) const {
     simd::Mask i{};
-    ((i = x > __builtin_shuffle(thresholds, i + (1 << bits >> (step + 1))) ? i + (1 << bits >> (step + 1))
-                                                                           : i),
+    ((i = x > simd::look_up(thresholds, i + (1 << bits >> (step + 1))) ? i + (1 << bits >> (step + 1)) : i),
      ...);
     return i;
   }
-  simd::Vec value(simd::Vec x, simd::Mask level) const {
-    return x == x ? __builtin_shuffle(levels, level) : x;
-  }
+  simd::Vec value(simd::Vec x, simd::Mask level) const { return x == x ? simd::look_up(levels, level) : x; }
 };
 
 template <int bits, class F>
@@ -222,7 +219,7 @@ struct CodeRuns<bits, F> {
       const simd::Vec x = simd::load(in + i);
       const simd::Mask level = mine.find(x);
       simd::store(out + i, mine.value(x, level));
-      const simd::Mask has[] = {__builtin_shuffle(pairs_in[w], level)...};
+      const simd::Mask has[] = {simd::look_up(pairs_in[w], level)...};
       ((counted[w] += has[w]), ...);
       ((with_digit[j] = (has[digit_word(j)] & 1 << digit_byte(j)) != 0 ? with_digit[j] + x : with_digit[j]),
        ...);

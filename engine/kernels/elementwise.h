@@ -132,11 +132,12 @@ struct LaneSums {
     if (i < end) add_row<Combine>(step, i, static_cast<int>(end - i), sums, each_term);
   }
   void total(double* result) const {
-    for (int k = 0; k < K; ++k) {
-      result[k] = static_cast<double>(Combine::identity);
-      for (int l = 0; l < lanes; ++l)
-        result[k] = Combine::combine_blocks(result[k], static_cast<double>(sums[k * lanes + l]));
-    }
+    double totals[K];
+    for (int k = 0; k < K; ++k) totals[k] = static_cast<double>(Combine::identity);
+    for (int l = 0; l < lanes; ++l)  // outside: the chains of the terms then run beside each other
+      for (int k = 0; k < K; ++k)
+        totals[k] = Combine::combine_blocks(totals[k], static_cast<double>(sums[k * lanes + l]));
+    for (int k = 0; k < K; ++k) result[k] = totals[k];
   }
 };
 

@@ -21,5 +21,16 @@ inline void store(float* p, Vec v) {
 inline Vec fill(float x) {
   return Vec{} + x;
 }
+// table[index[l]] for each lane l; indices are below 16.
+template <class Table>
+Table look_up(Table table, Mask index) {
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+  return __builtin_shuffle(table, index);
+#else
+  Table found{};
+  for (int l = 0; l < width; ++l) found[l] = table[index[l] & (width - 1)];
+  return found;
+#endif
+}
 
 }  // namespace qtrain::simd
