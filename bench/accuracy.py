@@ -41,6 +41,8 @@ OWN = [
     ("xnor", (1,), "--relu off --set activation.padding_after_quant=true"),
 ]
 
+PAGES = dict.fromkeys(("fixed-point", "pow2", "mixed-uniform", "mixed-pow2"), "mixed-precision")
+
 
 def folder_of(name, bits, seed):
     return RUNS / (f"float-seed{seed}" if name == "float" else f"{name}-{bits}bit-seed{seed}")
@@ -108,7 +110,7 @@ def main():
         for name in names:
             results = {b: [jobs[name, b, s].result() for s in seeds] for b in BITS}
             print(name, results, flush=True)
-            rows.append([f"[{name}]({name}.md)", *(cell(results[b]) for b in BITS)])
+            rows.append([f"[{name}]({PAGES.get(name, name)}.md)", *(cell(results[b]) for b in BITS)])
     heading = ["", *(f"{b} bit{'s' if b > 1 else ''}" for b in BITS)]
     rows = [["float", *[cell(float_runs)] * len(BITS)], *rows]
     table = "".join("| " + " | ".join(row) + " |\n" for row in [heading, ["---"] * len(heading), *rows])

@@ -216,6 +216,7 @@ def measure_quantizers(build, rounds, quick):
     size = [64, 3] if quick else [256, 5]
     passes = [run_json_lines([build / "bench/quantizers", *size]) for _ in range(rounds)]
     names = list(dict.fromkeys(line["quantizer"] for line in passes[0]))
+    names.append("xnor:padding_after_quant=true")  # as in its recipe
     steps = []
     for network in QUANTIZER_NETWORKS:
         model, image, batch, count = network

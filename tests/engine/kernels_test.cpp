@@ -12,7 +12,6 @@
 namespace qtrain {
 namespace {
 
-using testing_support::identical;
 using testing_support::on_any_threads;
 using testing_support::random_values;
 using testing_support::Threads;

@@ -8,6 +8,7 @@
 
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
+#include "engine/ops/rearrange.h"
 #include "quant/registry.h"
 #include "tests/quant/support.h"
 
@@ -287,9 +288,29 @@ TEST(LqNets, RefusesWhatABasisCantBe) {
   EXPECT_EQ(buffer(*make(Role::weight, 4, {{"levels", "8"}}), "basis").dim(0), 3);
 }
 
-TEST(LqNets, PadsFirstUnlessToldOtherwise) {
-  EXPECT_TRUE(make(Role::activation, 2)->pads_first());
-  EXPECT_FALSE(make(Role::activation, 2, {{"padding_after_quant", "true"}})->pads_first());
+// Where it doesn't pad first, zeros around the images change neither the other values nor the basis, and stay
+// 0.
+TEST(LqNets, PadsFirstWhereZerosMatter) {
+  const Tensor x = Tensor::from_values({2, 3, 5, 4}, normal_values(120, 1));
+  for (const Values& first :
+       {Values{0.3F, 0.7F}, Values{-0.3F, 0.7F}, Values{-0.5F, -0.2F}, Values{0, 0.4F}}) {
+    const auto plain = make(Role::activation, 2);
+    const auto padded = make(Role::activation, 2);
+    EXPECT_FALSE(plain->pads_first());
+    for (const auto& quantizer : {plain, padded})
+      buffer(*quantizer, "basis").copy_from(Tensor::from_values({2, 1}, first));
+    EXPECT_EQ(pad2d(plain->forward(x), {1, 1}, {1, 1}).values(),
+              padded->forward(pad2d(x, {1, 1}, {1, 1})).values());
+    for (std::size_t i = 0; i < first.size(); ++i)
+      EXPECT_NEAR(buffer(*plain, "basis").values()[i], buffer(*padded, "basis").values()[i], 1e-6F);
+  }
+  for (const Texts& options : {Texts{{"adaptive", "mean"}}, Texts{{"adaptive", "min"}}, Texts{{"scale", "0"}},
+                               Texts{{"half_range", "false"}}}) {
+    EXPECT_TRUE(make(Role::activation, 2, options)->pads_first()) << options.begin()->first;
+    Texts after = options;
+    after["padding_after_quant"] = "true";
+    EXPECT_FALSE(make(Role::activation, 2, after)->pads_first());
+  }
 }
 
 }  // namespace

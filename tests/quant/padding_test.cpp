@@ -117,11 +117,13 @@ TEST_P(PaddingFirst, IsAsIfTheInputHadBeenPadded) {
   for (const bool training : {true, false})
     for (const auto& [shape, border] : images) {
       SCOPED_TRACE(shape.str() + (training ? " in training" : " in evaluation"));
-      const Outcome got = outcome(GetParam(), shape, training,
-                                  [&](Quantizer& q, const Tensor& x) { return q.forward(x, border); });
-      const Outcome want = outcome(GetParam(), shape, training, [&](Quantizer& q, const Tensor& x) {
-        return q.forward(pad2d(x, border.begin, border.end));
-      });
+      const Outcome got =
+          outcome(GetParam(), shape, training,
+                  [&, &border = border](Quantizer& q, const Tensor& x) { return q.forward(x, border); });
+      const Outcome want =
+          outcome(GetParam(), shape, training, [&, &border = border](Quantizer& q, const Tensor& x) {
+            return q.forward(pad2d(x, border.begin, border.end));
+          });
       ASSERT_EQ(got.y.shape(), border.around(shape));
       EXPECT_TRUE(identical(got.y.values(), want.y.values()));
       EXPECT_TRUE(identical(got.kept, want.y.values()));  // also where it is made again
@@ -136,8 +138,9 @@ TEST_P(PaddingFirst, IsAsIfTheInputHadBeenPadded) {
 TEST_P(PaddingFirst, KeepsNothingPadded) {
   if (!GetParam().in_one_pass) return;
   const auto& [shape, border] = images[1];
-  const Outcome o =
-      outcome(GetParam(), shape, true, [&](Quantizer& q, const Tensor& x) { return q.forward(x, border); });
+  const Outcome o = outcome(GetParam(), shape, true, [&, &border = border](Quantizer& q, const Tensor& x) {
+    return q.forward(x, border);
+  });
   EXPECT_EQ(o.steps, 1U);
   EXPECT_EQ(o.bytes_of_x, static_cast<std::size_t>(shape.numel()) * sizeof(float));
 }
