@@ -116,8 +116,11 @@ def main():
     table = "".join("| " + " | ".join(row) + " |\n" for row in [heading, ["---"] * len(heading), *rows])
     print(table)
     if options.output:
+        flags = {}
+        for name, widths, text in OWN:
+            flags.setdefault((name, widths), []).append(text)
         own = "".join(
-            f"| {name} | {', '.join(map(str, widths))} | `{flags}` |\n" for name, widths, flags in OWN
+            f"| {name} | {', '.join(map(str, widths))} | `{' '.join(texts)}` |\n" for (name, widths), texts in flags.items()
         )
         page = TEMPLATE.format(
             seeds=options.seeds, table=table, own=own,
@@ -147,15 +150,19 @@ Beside the defaults, at these widths:
 {own}
 Why they are needed, and what doesn't train:
 
-- A range that is wide at 4 bits is too wide at 2: with one level up, everything below half of it is 0. So the fixed clipping
-  levels of sat and adabits (8 by default), the first steps of the grids (from the largest weight), and min and max (dsq
-  without bounds, uniform) get smaller ones. fatnn's is too narrow: its default cuts inputs at 1.
+- A range that is wide at 4 bits is too wide at 2: with one level up, everything below half of it is 0. So the first clipping
+  level of sat and adabits (8 by default), the first steps of the grids (from the largest weight) and dsq's bounds (none: min
+  and max) are set smaller. fatnn's range is too narrow: its default cuts inputs at 1.
+- afp and ttq quantize weights only. dorefa cuts inputs at 1 for good, pact learns where. The widths of mixed-uniform and
+  mixed-pow2 follow their learned ranges; the number of bits is where they start.
+- lsq is the paper's, with a learned step, at 4 and 2 bits; at 1 bit, where a step has no levels on both sides, QTool's.
 - sat's `modified` rounds weights down. At 2 bits that moves every filter's mean by half a level, so that all channels follow
   the sum of their inputs: 10% after an epoch whether inputs have 2 or 8 bits, or an overflow in the first step.
 - dsq and uniform quantize the first layer's input too, whose 8 bits matter.
 - dsq trains with 0.9 of the first bounds and 0.1 of the learned ones, and evaluates with the first (as published): at 1 bit
   the two must stay close, hence the momentum.
-- uniform at 1 bit: inputs below half of the largest become 0, nearly all of them. Its weights alone do train.
+- uniform at 1 bit: inputs below half of the largest become 0, nearly all of them. Its weights alone do train:
+  98.2% with inputs of 8 bits, after 2 epochs, with one seed.
 - mixed-pow2 passes gradients to inputs between its smallest and largest level only: at 2 bits those within one octave, until
   xmin has been learned; at 1 bit, with one magnitude, none.
 - xnor needs signs, so no ReLU before it; the network that it starts from was trained with them.
