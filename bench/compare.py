@@ -221,11 +221,20 @@ def measure_quantizers(build, rounds, quick):
     for network in QUANTIZER_NETWORKS:
         model, image, batch, count = network
         runs = {name: [] for name in ["none", *names]}
-        for number in range(rounds):
-            for name in runs:
-                print(f"{model} {image}x{image} b{batch}, round {number + 1} of {rounds}: {name}", file=sys.stderr)
-                command = [build / "bench/training_step", model, image, batch, name, 4, 3 if quick else count]
-                runs[name].append(run_json_lines(command)[-1])
+
+        def step_of(name):
+            print(f"{model} {image}x{image} b{batch}, round {len(runs['none']) + 1} of {rounds}: {name}", file=sys.stderr)
+            command = [build / "bench/training_step", model, image, batch, name, 4, 3 if quick else count]
+            return run_json_lines(command)[-1]
+
+        for _ in range(rounds):
+            # float32 now and then, and the median of these runs: a round is long enough for the machine to drift.
+            plain = []
+            for i, name in enumerate(names):
+                if i % 4 == 0:
+                    plain.append(step_of("none"))
+                runs[name].append(step_of(name))
+            runs["none"].append(sorted(plain, key=lambda run: run["ms"])[len(plain) // 2])
         ratios = {name: {field: spread([run[field] / plain[field] for run, plain in zip(runs[name], runs["none"])])
                          for field in ("ms", "peak_tensors_mb")} for name in names}
         steps.append({"model": model, "size": image, "batch": batch, "runs": runs, "ratios": ratios})
