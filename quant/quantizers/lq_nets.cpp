@@ -249,8 +249,8 @@ class LqNets final : public GroupedQuantizer {
   }
 
  protected:
-  // Of a half range, 0 is a level, and its code has no digits: it adds nothing to any sum. A full range has no
-  // 0, measures of a sample count all elements, and with scale = 0 the level below 0 takes it.
+  // Of a half range, 0 is a level, and its code has no digits: it adds nothing to any sum. A full range has
+  // no 0, measures of a sample count all elements, and with scale = 0 the level below 0 takes it.
   bool ignores_zeros() const override { return half_range() && adaptive_ == "none" && scale_ > 0; }
 
   Tensor quantize(const Tensor& x, const Grouping& channels) override {
