@@ -154,7 +154,7 @@ requires fits_vector<bits>
 struct CodeRuns<bits, F> {
   static constexpr int pairs = pair_count(bits);
   static constexpr int words = (pairs + 3) / 4;
-  static constexpr std::int64_t piece = 128 * simd::width;  // a byte can count its rows
+  static constexpr std::int64_t piece = 127 * simd::width;  // so many rows fit a signed byte
 
   F f;
   LevelVectors<bits> vectors{};
