@@ -25,10 +25,10 @@ QUANTIZED = "--epochs 4 --lr 0.015".split()
 OWN = [
     ("adabits", (2,), "--set bits_list=2 --set weight.scheme=centered --set activation.alpha=3"),
     ("adabits", (1,), "--set bits_list=1 --set weight.scheme=centered --set activation.alpha=1"),
-    ("dsq", (2,), "--first-layer float --set activation.upper=2 --set activation.lower=0"),
-    ("dsq", (2,), "--set weight.upper=0.2 --set weight.lower=-0.2"),
-    ("dsq", (1,), "--first-layer float --set activation.upper=1 --set activation.lower=0"),
-    ("dsq", (1,), "--set weight.upper=0.1 --set weight.lower=-0.1 --set momentum=0.01"),
+    ("dsq", (2,), "--first-layer float --set activation.upper=2 --set activation.lower=0 "
+                  "--set weight.upper=0.2 --set weight.lower=-0.2"),
+    ("dsq", (1,), "--first-layer float --set activation.upper=1 --set activation.lower=0 "
+                  "--set weight.upper=0.1 --set weight.lower=-0.1 --set momentum=0.01"),
     ("fatnn", (2,), "--set activation.scale=1.5"),
     ("fixed-point", (2,), "--set weight.delta=0.125 --set activation.delta=1"),
     ("lsq", (4, 2), "--set parametrization=step"),
@@ -116,12 +116,7 @@ def main():
     table = "".join("| " + " | ".join(row) + " |\n" for row in [heading, ["---"] * len(heading), *rows])
     print(table)
     if options.output:
-        flags = {}
-        for name, widths, text in OWN:
-            flags.setdefault((name, widths), []).append(text)
-        own = "".join(
-            f"| {name} | {', '.join(map(str, widths))} | `{' '.join(texts)}` |\n" for (name, widths), texts in flags.items()
-        )
+        own = "".join(f"| {name} | {', '.join(map(str, widths))} | `{flags}` |\n" for name, widths, flags in OWN)
         page = TEMPLATE.format(
             seeds=options.seeds, table=table, own=own,
             float_command=text_of(command("float", 32, 0)), command=text_of(command("sat", 4, 0)),

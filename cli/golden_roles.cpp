@@ -72,6 +72,13 @@ const Tensor& tensor_of(const GoldenCase& golden, const std::string& name) {
   return found->second;
 }
 
+const std::string& option_of(const GoldenCase& golden, const std::string& name) {
+  const auto found = golden.options.find(name);
+  if (found == golden.options.end())
+    throw FormatError({golden.name, fmt::format("no option '{}'", name), "", "", ""});
+  return found->second;
+}
+
 bool flag(const GoldenCase& golden, const std::string& name) {
   const auto found = golden.options.find(name);
   return found != golden.options.end() && found->second == "true";
@@ -147,19 +154,23 @@ TensorMap run_initial(const Request& request) {
 TensorMap run_projection(const Request& request) {
   const GoldenCase& golden = request.golden;
   Texts options = own_options(golden);
-  const bool gradients = golden.options.at("what") == "gradients";
+  const bool gradients = option_of(golden, "what") == "gradients";
   options.erase("what");
   if (gradients) options["limit_grad"] = "true";
-  const auto quantizer = quant::make_quantizer(request.quantizer, quant::parse_role(golden.options.at("of")),
+  const auto quantizer = quant::make_quantizer(request.quantizer, quant::parse_role(option_of(golden, "of")),
                                                bits_of(golden), LayerKind::convolution, options);
   quantizer->to(request.device);
+  const std::vector<NamedTensor> parameters = quantizer->named_parameters();
+  const std::int64_t count =
+      parameters.empty() ? 0 : tensor_of(golden, "param." + parameters[0].name).numel();
   const auto entry = [&](const std::string& name, std::int64_t i) {
-    const std::vector<float> values = tensor_of(golden, name).values();
-    return Tensor::full({1}, values.at(static_cast<std::size_t>(i))).to(request.device);
+    const Tensor& numbers = tensor_of(golden, name);
+    check::sizes(numbers.numel() == count, golden.name, fmt::format("size of '{}'", name), numbers.str(),
+                 fmt::format("{} numbers", count));
+    return Tensor::full({1}, numbers.values()[static_cast<std::size_t>(i)]).to(request.device);
   };
   std::map<std::string, std::vector<float>> rows;
-  const std::vector<NamedTensor> parameters = quantizer->named_parameters();
-  for (std::int64_t i = 0; i < tensor_of(golden, "param." + parameters.at(0).name).numel(); ++i) {
+  for (std::int64_t i = 0; i < count; ++i) {
     for (const auto& [name, tensor] : parameters) {
       tensor.copy_from(entry("param." + name, i));
       if (gradients) tensor.set_grad(entry("grad." + name, i));

@@ -140,11 +140,7 @@ void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, fl
       lane_sums.total(partial.data() + b * K);
     }
   });
-  for (int k = 0; k < K; ++k) {
-    double total = 0;
-    for (std::int64_t b = 0; b < blocks; ++b) total += partial.data()[b * K + k];
-    sums[k] = static_cast<float>(total);
-  }
+  detail::merge_blocks<K, Sum>(partial.data(), blocks, sums);
 }
 
 }  // namespace qtrain

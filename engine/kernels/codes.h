@@ -55,6 +55,12 @@ std::int32_t level_of(const F& f, float x) {
   return level_of<bits>(f, x, std::make_index_sequence<bits>());
 }
 
+// NaN stays.
+template <class F>
+float value_at(const F& f, std::int32_t level, float x) {
+  return x == x ? f.levels[level] : x;
+}
+
 // Up to 4 bits a vector holds a table of all levels, in which 16 elements are looked up by one instruction.
 template <int bits>
 constexpr bool fits_vector = 1 << bits <= simd::width;
@@ -86,7 +92,7 @@ template <int bits, class F>
 struct LevelRuns {
   F f;
   void prepare(std::int64_t group) { prepare_group(f, group); }
-  float operator()(float x) const { return x == x ? f.levels[level_of<bits>(f, x)] : x; }
+  float operator()(float x) const { return value_at(f, level_of<bits>(f, x), x); }
   void round(std::int64_t begin, std::int64_t end, float* out, const float* in) const {
     map_block(*this, begin, end, out, in);
   }
@@ -108,10 +114,7 @@ struct LevelRuns<bits, F> {
       const simd::Vec x = simd::load(in + i);
       simd::store(out + i, mine.value(x, mine.find(x)));
     }
-    for (; i < end; ++i) {
-      const float x = in[i];
-      out[i] = x == x ? f.levels[level_of<bits>(f, x)] : x;
-    }
+    for (; i < end; ++i) out[i] = value_at(f, level_of<bits>(f, in[i]), in[i]);
   }
 };
 
@@ -120,8 +123,8 @@ void sum_codes_one_by_one(const F& f, std::int64_t begin, std::int64_t end, doub
                           const float* in) {
   for (std::int64_t i = begin; i < end; ++i) {
     const float x = in[i];
-    const int level = level_of<bits>(f, x);
-    out[i] = x == x ? f.levels[level] : x;
+    const std::int32_t level = level_of<bits>(f, x);
+    out[i] = value_at(f, level, x);
     add_code<bits>(f.codes[level], 1, static_cast<double>(x), sums);
   }
 }
@@ -138,8 +141,8 @@ struct CodeRuns {
     std::int32_t number_of[count]{};
     for (std::int64_t i = begin; i < end; ++i) {
       const float x = in[i];
-      const int level = level_of<bits>(f, x);
-      out[i] = x == x ? f.levels[level] : x;
+      const std::int32_t level = level_of<bits>(f, x);
+      out[i] = value_at(f, level, x);
       sum_of[level] += static_cast<double>(x);
       ++number_of[level];
     }
@@ -245,14 +248,9 @@ void map_levels(const Stream& stream, std::int64_t n, const Grouping& grouping, 
                 const float* in) {
   using Runs = detail::LevelRuns<bits, F>;
   require_host(stream);
-  detail::for_parts(n, grouping, Runs{f},
-                    [&](const std::vector<Runs>& runs, std::int64_t, std::int64_t begin, std::int64_t end) {
-                      if (grouping.inner == 1) return runs[0].round(begin, end, out, in);
-                      detail::for_runs(runs, grouping, begin, end,
-                                       [&](const Runs& run, std::size_t, std::int64_t from, std::int64_t to) {
-                                         run.round(from, to, out, in);
-                                       });
-                    });
+  detail::for_group_runs(n, grouping, Runs{f},
+                         [&](const Runs& runs, std::int64_t, std::size_t, std::int64_t begin,
+                             std::int64_t end) { runs.round(begin, end, out, in); });
 }
 
 template <int bits, class F>

@@ -3,8 +3,9 @@
 //   map(stream, n, f, out, in...)           out[i] = f(in[i]...)
 //   map_reduce<K>(stream, n, f, sums, out, in...)
 //                                           {out[i], terms} = f(in[i]...); sums[k] = sum over i of terms[k]
-//   reduce<K, Combine>(stream, n, f, results, in...)    the same without an array output; Sum, Maximum or
-//   Minimum reduce_each_block<K, Combine>(stream, n, f, results, in...)
+//   reduce<K, Combine>(stream, n, f, results, in...)
+//                                           without an array output; Combine: Sum, Maximum or Minimum
+//   reduce_each_block<K, Combine>(stream, n, f, results, in...)
 //                                           the same for every block of `reduction_block` elements by itself
 //   reduce_where<K, Combine>(stream, n, wanted, f, results, in...)
 //                                           reduce without the blocks b whose wanted(b) is false
@@ -172,18 +173,23 @@ void partial_results(std::int64_t n, Wanted wanted, F f, Result* partial, MakeSt
   });
 }
 
+// results[k] from partial[K b + k].
+template <int K, class Combine>
+void merge_blocks(const double* partial, std::int64_t blocks, float* results) {
+  for (int k = 0; k < K; ++k) {
+    auto total = static_cast<double>(Combine::identity);
+    for (std::int64_t b = 0; b < blocks; ++b) total = Combine::combine_blocks(total, partial[b * K + k]);
+    results[k] = static_cast<float>(total);
+  }
+}
+
 template <int K, class Combine, class Wanted, class F, class MakeStep>
 void reduce_blocks(const Stream& stream, std::int64_t n, Wanted wanted, F f, float* results,
                    MakeStep&& make_step) {
   const std::int64_t blocks = reduction_blocks(n);
   const Scratch<double> partial(stream, blocks * K);
   partial_results<K, Combine>(n, wanted, f, partial.data(), make_step);
-  for (int k = 0; k < K; ++k) {
-    auto total = static_cast<double>(Combine::identity);
-    for (std::int64_t b = 0; b < blocks; ++b)
-      total = Combine::combine_blocks(total, partial.data()[b * K + k]);
-    results[k] = static_cast<float>(total);
-  }
+  merge_blocks<K, Combine>(partial.data(), blocks, results);
 }
 
 }  // namespace detail

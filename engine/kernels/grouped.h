@@ -103,6 +103,20 @@ void for_parts(std::int64_t n, const Grouping& grouping, const F& f, Part&& part
   });
 }
 
+// Calls run(functor, part, group within the span, begin, end) for every run of one group's elements in a
+// part.
+template <class F, class Run>
+void for_group_runs(std::int64_t n, const Grouping& grouping, const F& f, Run&& run) {
+  for_parts(n, grouping, f,
+            [&](const std::vector<F>& functors, std::int64_t part, std::int64_t begin, std::int64_t end) {
+              if (grouping.inner == 1) return run(functors[0], part, std::size_t{0}, begin, end);
+              for_runs(functors, grouping, begin, end,
+                       [&](const F& functor, std::size_t group, std::int64_t from, std::int64_t to) {
+                         run(functor, part, group, from, to);
+                       });
+            });
+}
+
 template <class Combine, std::size_t... k, int K>
 void combine_terms(double* results, Terms<K> terms, std::index_sequence<k...>) {
   ((results[k] = Combine::combine_blocks(results[k], static_cast<double>(term<static_cast<int>(k)>(terms)))),
@@ -119,15 +133,12 @@ void combine_runs(const Stream& stream, std::int64_t n, const Grouping& grouping
   const Scratch<double> partial(stream, grouping.outer * parts.per_span * values);
   std::fill_n(partial.data(), grouping.outer * parts.per_span * values,
               static_cast<double>(Combine::identity));
-  for_parts(n, grouping, f,
-            [&](const std::vector<F>& functors, std::int64_t p, std::int64_t begin, std::int64_t end) {
-              double* const mine = partial.data() + p * values;
-              if (grouping.inner == 1) return combine_run(functors[0], begin, end, mine);
-              for_runs(functors, grouping, begin, end,
-                       [&](const F& functor, std::size_t group, std::int64_t from, std::int64_t to) {
-                         combine_run(functor, from, to, mine + group * static_cast<std::size_t>(K));
-                       });
-            });
+  for_group_runs(
+      n, grouping, f,
+      [&](const F& functor, std::int64_t part, std::size_t group, std::int64_t begin, std::int64_t end) {
+        combine_run(functor, begin, end,
+                    partial.data() + part * values + group * static_cast<std::size_t>(K));
+      });
   for (std::int64_t group = 0; group < grouping.groups(); ++group)
     for (std::int64_t k = 0; k < K; ++k) {
       auto total = static_cast<double>(Combine::identity);
@@ -158,15 +169,10 @@ template <class F, class Out, class... In>
 void map_groups(const Stream& stream, std::int64_t n, const Grouping& grouping, F f, Out* out,
                 const In*... in) {
   require_host(stream);
-  detail::for_parts(n, grouping, f,
-                    [&](const std::vector<F>& functors, std::int64_t, std::int64_t begin, std::int64_t end) {
-                      if (grouping.inner == 1) return detail::map_block(functors[0], begin, end, out, in...);
-                      detail::for_runs(
-                          functors, grouping, begin, end,
-                          [&](const F& functor, std::size_t, std::int64_t from, std::int64_t to) {
-                            detail::map_block(functor, from, to, out, in...);
-                          });
-                    });
+  detail::for_group_runs(
+      n, grouping, f, [&](const F& functor, std::int64_t, std::size_t, std::int64_t begin, std::int64_t end) {
+        detail::map_block(functor, begin, end, out, in...);
+      });
 }
 
 template <int K, class F, class Out, class... In>

@@ -3,8 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "tests/engine/support.h"
 
 namespace qtrain {

@@ -144,6 +144,22 @@ TEST(Golden, RolesHaveTheTensorsTheyShould) {
 }
 
 // Each reference moved by twice its tolerance in one element.
+// What a projection needs and a case may lack ends that case, not the run.
+TEST(Golden, AProjectionWithoutItsOptionsOrNumbersStops) {
+  for (const std::string defect : {"what", "of", "numbers"}) {
+    GoldenFamily family = load_golden_family(golden("mixed-uniform.json"));
+    std::erase_if(family.cases, [](const GoldenCase& one) { return one.name != "project_w_d_xmax"; });
+    ASSERT_EQ(family.cases.size(), 1U);
+    GoldenCase& one = family.cases[0];
+    one.options.erase(defect);
+    if (defect == "numbers") one.tensors["param.xmax"] = Tensor::full({1}, 1);
+    const FamilyCheck check = check_family(family, Device{});
+    EXPECT_EQ(check.count(Outcome::stopped), 1U) << defect;
+    EXPECT_NE(check.cases[0].reason.find(defect == "numbers" ? "param.xmax" : defect), std::string::npos)
+        << check.cases[0].reason;
+  }
+}
+
 TEST(Golden, APerturbedReferenceFails) {
   const GoldenFamily family = load_golden_family(golden("sat.json"));
   for (const char* tensor : {"y", "grad_x", "grad.alpha", "grad.weight", "grad.bias"}) {
