@@ -6,6 +6,7 @@
 
 #include "engine/kernels/bordered.h"
 #include "engine/kernels/codes.h"
+#include "engine/kernels/softmax.h"
 #include "engine/kernels/update.h"
 #include "tests/engine/device/emulator.h"
 #include "tests/engine/support.h"
@@ -253,6 +254,44 @@ TEST(EmulatedMaps, ConvertElementTypes) {
   std::vector<BFloat16> got(n);
   device::map_groups(gpu.stream(), n, {}, Scaled{3.0F}, got.data(), x.data());
   EXPECT_EQ(std::memcmp(got.data(), want.data(), n * sizeof(BFloat16)), 0);
+}
+
+TEST(EmulatedRows, SoftmaxAndHitsAreTheHosts) {
+  constexpr std::int64_t rows = 3;
+  for (const std::int64_t classes : {1, 10, 256, 1000}) {
+    std::vector<float> z = random_values(rows * classes, 8, {.low = -3, .high = 3});
+    z[0] = z[static_cast<std::size_t>(classes) - 1];  // a tie
+    const std::vector<std::int64_t> labels = {classes - 1, 0, classes / 2};
+    const auto values = static_cast<std::size_t>(rows * classes);
+    const auto loss = [&](std::vector<float>& out) {
+      return SoftmaxLoss{z.data(), labels.data(), out.data(), out.data() + values, classes, 0.1F};
+    };
+    const auto hit = [&](std::vector<float>& out) {
+      return Hit{z.data(), labels.data(), out.data() + values + rows, classes, 2};
+    };
+    std::vector<float> want(values + 2 * rows);
+    for_rows(host, rows, loss(want));
+    for_rows(host, rows, hit(want));
+    const auto got = in_any_order([&](const Stream& stream) {
+      std::vector<float> out(want.size());
+      device::launch(stream, rows, device::SoftmaxRows{loss(out)});
+      device::launch(stream, rows, device::HitRows{hit(out)});
+      return out;
+    });
+    EXPECT_TRUE(near(got, want, 1e-6)) << classes;
+  }
+}
+
+TEST(EmulatedRows, LabelsThatNoClassHasGiveNaN) {
+  const std::vector<float> z = random_values(6, 9);
+  const std::vector<std::int64_t> labels = {3, -1};
+  std::vector<float> out(10);
+  EmulatedGpu gpu(Fibers::Order::forward);
+  device::launch(gpu.stream(), 2,
+                 device::SoftmaxRows{{z.data(), labels.data(), out.data(), out.data() + 6, 3, 0}});
+  device::launch(gpu.stream(), 2, device::HitRows{{z.data(), labels.data(), out.data() + 8, 3, 3}});
+  EXPECT_TRUE(std::isnan(out[6]) && std::isnan(out[7]));
+  EXPECT_EQ(out[8] + out[9], 0);
 }
 
 struct CountUp {
