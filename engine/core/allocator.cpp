@@ -26,9 +26,9 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) {
 }
 
 // What a request takes in memory.
-std::size_t block_size(std::size_t bytes) {
+std::size_t block_size(std::size_t bytes, std::size_t unit = Allocator::alignment) {
   if (bytes > most_bytes) throw_exhausted(bytes);
-  return round_up(std::max<std::size_t>(bytes, 1), Allocator::alignment);
+  return round_up(std::max<std::size_t>(bytes, 1), unit);
 }
 
 }  // namespace
@@ -44,7 +44,7 @@ CachingAllocator::Blocks::iterator CachingAllocator::grow(std::size_t bytes) {
   std::size_t size = wanted;
   void* segment = source_.acquire(size);
   if (segment == nullptr) {
-    size = round_up(bytes, alignment);
+    size = round_up(bytes, unit_);
     segment = source_.acquire(size);
   }
   if (segment == nullptr) throw_exhausted(bytes);
@@ -57,7 +57,7 @@ CachingAllocator::Blocks::iterator CachingAllocator::grow(std::size_t bytes) {
 }
 
 void* CachingAllocator::allocate(std::size_t bytes) {
-  const std::size_t size = block_size(bytes);
+  const std::size_t size = block_size(bytes, unit_);
   const std::scoped_lock lock(mutex_);
   const auto fit = free_set_.lower_bound({size, nullptr});
   const auto block = fit == free_set_.end() ? grow(size) : blocks_.find(fit->second);

@@ -25,7 +25,8 @@ class Allocator {
   Allocator& operator=(const Allocator&) = delete;
   virtual ~Allocator() = default;
 
-  static constexpr std::size_t alignment = 64;  // a cache line and the widest vector register
+  // A cache line and the widest vector register; devices may align more.
+  static constexpr std::size_t alignment = 64;
 
   virtual void* allocate(std::size_t bytes) = 0;  // aligned; throws IoError when memory is exhausted
   virtual void release(void* block, std::size_t bytes) noexcept = 0;
@@ -35,14 +36,16 @@ class Allocator {
 
 // Where segments come from: the system's heap, or cudaMalloc.
 struct SegmentSource {
-  void* (*acquire)(std::size_t bytes);  // nullptr when exhausted
+  void* (*acquire)(std::size_t bytes);  // nullptr when exhausted; throws where it must not be asked
   void (*free)(void* segment, std::size_t bytes);
 };
 
-// Best fit with splitting and coalescing. Thread-safe.
+// Best fit with splitting and coalescing. Blocks start at multiples of `unit`, as far as segments do.
+// Thread-safe.
 class CachingAllocator final : public Allocator {
  public:
-  explicit CachingAllocator(SegmentSource source) : source_(source) {}
+  explicit CachingAllocator(SegmentSource source, std::size_t unit = alignment)
+      : source_(source), unit_(unit) {}
   ~CachingAllocator() override;
 
   void* allocate(std::size_t bytes) override;
@@ -62,6 +65,7 @@ class CachingAllocator final : public Allocator {
   void merge_right(Blocks::iterator left);
 
   SegmentSource source_;
+  std::size_t unit_;
   mutable std::mutex mutex_;
   Blocks blocks_;                                          // by address
   std::set<std::pair<std::size_t, std::byte*>> free_set_;  // by size, then address

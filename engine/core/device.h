@@ -1,6 +1,7 @@
 // Where tensors live and where work is queued.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace qtrain {
@@ -20,6 +21,7 @@ struct Device {
 struct Stream {
   Device device;
   void* native = nullptr;  // cudaStream_t on a GPU, unused on the CPU; not owned
+  std::uint32_t* arrivals = nullptr;  // a zeroed device word that reductions use to find their last block, 0 again after every kernel
 };
 
 }  // namespace qtrain

@@ -25,6 +25,7 @@ struct Tensor::Impl {
 namespace {
 
 std::atomic<std::uint64_t> host_reads{0};
+std::atomic<std::uint64_t> device_synchronizations{0};
 
 std::size_t bytes_of(const Shape& shape, DType dtype) {
   std::size_t bytes = 0;
@@ -266,6 +267,14 @@ void host_read(const Tensor& tensor, void* destination) {
 
 std::uint64_t host_read_count() {
   return host_reads;
+}
+
+std::uint64_t device_synchronization_count() {
+  return device_synchronizations;
+}
+
+void count_device_synchronization() {
+  ++device_synchronizations;
 }
 
 void Tape::attach(const Tensor& output, std::shared_ptr<Node> producer, std::size_t index) {
