@@ -184,6 +184,8 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(Device target) const {
   if (target == device()) return *this;
+  const Device host{};
+  if (device() != host && target != host) return to(host).to(target);
   Tensor result = empty(shape(), dtype(), target);
   if (target.type == DeviceType::cpu) {
     host_read(*this, result.raw());
