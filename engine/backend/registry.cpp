@@ -46,7 +46,8 @@ int gpu_index(Device device) {
     return device.index;
   std::string present = "cpu";
   for (int i = 0; i < Gpus::count(); ++i) present += ", " + Device{DeviceType::cuda, i}.str();
-  refuse(device, Gpus::count() == 0 ? Gpus::absence() : "this machine has no such device", present);
+  const bool no_gpu = device.type == DeviceType::cuda && Gpus::count() == 0;
+  refuse(device, no_gpu ? Gpus::absence() : "this machine has no such device", present);
 }
 
 }  // namespace

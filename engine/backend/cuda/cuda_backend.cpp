@@ -15,7 +15,9 @@ namespace {
 constexpr std::size_t block_alignment = 256;
 
 void* acquire_segment(std::size_t bytes) {
-  cuda::refuse_while_recording("taking memory from the driver");
+  const cuda::CudaGraphCapture* recording = cuda::CudaGraphCapture::current();
+  if (recording == nullptr || !recording->has_pool())
+    cuda::refuse_while_recording("taking memory from the driver");
   void* segment = nullptr;
   const cudaError_t status = cudaMalloc(&segment, bytes);
   if (status == cudaSuccess) return segment;
@@ -50,7 +52,7 @@ CudaBackend::CudaBackend(int index) : index_(index), parts_(std::make_unique<Par
 
 CudaBackend::~CudaBackend() = default;
 
-Allocator& CudaBackend::allocator() {
+CachingAllocator& CudaBackend::allocator() {
   return parts_->allocator;
 }
 

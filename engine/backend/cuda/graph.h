@@ -2,8 +2,9 @@
 // where a step is hundreds of short kernels: the host needs longer to queue them than the GPU to run them.
 //
 // What is recorded holds addresses. Tensors that a graph reads and writes must live as long as it is
-// launched, and memory that was free again at the end of the recording is written by every launch: whoever
-// launches holds no tensors in it that were allocated after the recording (see docs/architecture.md).
+// launched. Its temporary memory is written again by every launch: with a pool of its own (see
+// CachingAllocator), nobody else gets that memory as long as the graph exists; without one, no tensor that
+// was made after the recording may be alive when it is launched.
 #pragma once
 
 #include <memory>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "engine/backend/cuda/pinned.h"
+#include "engine/core/allocator.h"
 #include "engine/core/device.h"
 
 // The CUDA runtime's types; its header stays inside engine/backend/cuda.
@@ -29,15 +31,18 @@ class CudaGraph {
   struct Destroy {
     void operator()(CUgraph_st* graph) const;
   };
+  class Pool;
   std::unique_ptr<CUgraph_st, Destroy> graph_;
   std::vector<PinnedBuffer> constants_;  // host values that its copies read
+  std::shared_ptr<Pool> pool_;           // or none
 };
 
-// Records what this thread queues on the stream while it lives. Until finish(), new memory can't be taken
-// from the driver, nothing can be waited for, and nothing runs.
+// Records what this thread queues on the stream while it lives. Until finish(), nothing can be waited for and
+// nothing runs. Without a pool, the driver isn't asked for memory: run the same work once before, so that it
+// is there.
 class CudaGraphCapture {
  public:
-  explicit CudaGraphCapture(const Stream& stream);
+  explicit CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in = nullptr);
   ~CudaGraphCapture();  // without finish(): forgets what was recorded
   CudaGraphCapture(const CudaGraphCapture&) = delete;
   CudaGraphCapture& operator=(const CudaGraphCapture&) = delete;
@@ -46,6 +51,7 @@ class CudaGraphCapture {
 
   // The recording of this thread, or nullptr.
   static CudaGraphCapture* current();
+  bool has_pool() const { return graph_.pool_ != nullptr; }
   // Keeps a host value that a recorded copy reads at every launch.
   const PinnedBuffer& keep(PinnedBuffer buffer);
 
