@@ -100,4 +100,7 @@ std::vector<Device> available_devices();
 // A device for messages: "cpu", or "cuda:0, NVIDIA H200, 139 GiB, compute 9.0".
 std::string describe(Device device);
 
+// Why this process has no GPU; "" where it has one.
+std::string gpu_absence();
+
 }  // namespace qtrain

@@ -71,6 +71,10 @@ std::string describe(Device device) {
   return fmt::format("{}, {}", device.str(), Gpus::describe(index));
 }
 
+std::string gpu_absence() {
+  return Gpus::count() == 0 ? Gpus::absence() : "";
+}
+
 void configure(Device device, const DeviceSettings& settings) {
   if (device == Device{}) return;
   Gpus::configure(gpu_index(device), settings);
