@@ -50,17 +50,18 @@ void ConvolutionChoices::execute(const Stream& stream, const ConvolutionProblem&
 ConvolutionChoices::Choice ConvolutionChoices::choose(const Stream& stream, const ConvolutionProblem& problem,
                                                       const ConvolutionPointers& pointers,
                                                       bool measure_them) const {
+  const cudnn::Target target{.handle = &handle_};
   Choice choice;
   choice.problem = problem.str();
   choice.measured = measure_them;
   try {
-    choice.graph = std::make_unique<ConvolutionGraph>(handle_, problem);
+    choice.graph = std::make_unique<ConvolutionGraph>(target, problem);
   } catch (const cudnn::Declined& declined) {
     choice.reason = declined.what();
     return choice;
   }
   std::vector<ConvolutionPlan> plans =
-      convolution_plans(handle_, *choice.graph, problem, measure_them ? most_measured : 1, choice.reason);
+      convolution_plans(target, *choice.graph, problem, measure_them ? most_measured : 1, choice.reason);
   if (plans.empty()) return choice;
   std::size_t best = 0;
   choice.reason = "the first that cuDNN proposes";

@@ -99,4 +99,11 @@ std::vector<Descriptor> Descriptor::get_descriptors(cudnnBackendAttributeName_t 
   return results;
 }
 
+Descriptor described_device(std::string_view json) {
+  Descriptor d(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+  d.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, std::span<const char>(json));
+  d.finalize();
+  return d;
+}
+
 }  // namespace qtrain::cudnn
