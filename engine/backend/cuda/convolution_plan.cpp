@@ -91,6 +91,7 @@ std::vector<ConvolutionPlan> convolution_plans(const cudnn::Target& target, cons
                                                const ConvolutionProblem& problem, std::size_t most,
                                                std::string& reason) {
   std::vector<ConvolutionPlan> plans;
+  reason = "it proposes no engine";
   const auto consider = [&](Descriptor config) {
     try {
       ConvolutionEngine engine = engine_of(config);
