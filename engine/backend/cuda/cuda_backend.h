@@ -1,7 +1,7 @@
 // The CUDA backend: cuDNN for convolutions, cuBLASLt for matrix products, our own kernels for the rest. One
 // stream takes all work of a process in its order, so memory that is freed may be handed out again at once:
 // whatever uses it next is queued behind what used it before. One file an op family: convolution.cpp,
-// matmul.cpp, pooling.cu.
+// matmul.cpp, pool_kernels.cpp.
 //
 // No vendor header is needed to include this one.
 #pragma once
