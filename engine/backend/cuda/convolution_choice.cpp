@@ -60,8 +60,9 @@ ConvolutionChoices::Choice ConvolutionChoices::choose(const Stream& stream, cons
     choice.reason = declined.what();
     return choice;
   }
-  std::vector<ConvolutionPlan> plans =
-      convolution_plans(target, *choice.graph, problem, measure_them ? most_measured : 1, choice.reason);
+  std::vector<ConvolutionPlan> plans = convolution_plans(
+      target, *choice.graph, problem,
+      {.plans = measure_them ? most_measured : 1, .workspace_bytes = most_workspace_}, choice.reason);
   if (plans.empty()) return choice;
   std::size_t best = 0;
   choice.reason = "the first that cuDNN proposes";

@@ -9,8 +9,6 @@ namespace {
 
 using cudnn::Descriptor;
 
-constexpr std::size_t most_workspace = std::size_t{1} << 30;
-
 std::vector<Descriptor> proposals(const cudnn::Target& target, const ConvolutionGraph& graph,
                                   cudnnBackendHeurMode_t mode) {
   Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
@@ -88,7 +86,7 @@ void ConvolutionPlan::execute(const cudnn::Handle& handle, const ConvolutionProb
 }
 
 std::vector<ConvolutionPlan> convolution_plans(const cudnn::Target& target, const ConvolutionGraph& graph,
-                                               const ConvolutionProblem& problem, std::size_t most,
+                                               const ConvolutionProblem& problem, const PlanLimits& limits,
                                                std::string& reason) {
   std::vector<ConvolutionPlan> plans;
   reason = "it proposes no engine";
@@ -100,7 +98,7 @@ std::vector<ConvolutionPlan> convolution_plans(const cudnn::Target& target, cons
         return;
       }
       ConvolutionPlan plan(target, std::move(engine), std::move(config));
-      if (plan.workspace_bytes() > most_workspace)
+      if (plan.workspace_bytes() > limits.workspace_bytes)
         reason = plan.str();
       else
         plans.push_back(std::move(plan));
@@ -117,7 +115,7 @@ std::vector<ConvolutionPlan> convolution_plans(const cudnn::Target& target, cons
       reason = declined.what();
     }
     for (Descriptor& config : configs) {
-      if (plans.size() >= most) return plans;
+      if (plans.size() >= limits.plans) return plans;
       consider(std::move(config));
     }
     if (!plans.empty()) return plans;

@@ -1,6 +1,8 @@
 // What cuDNN offers for a convolution: plans that run it.
 #pragma once
 
+#include <algorithm>
+
 #include "engine/backend/cuda/convolution_graph.h"
 
 namespace qtrain::cuda {
@@ -43,10 +45,23 @@ class ConvolutionPlan {
   std::size_t workspace_bytes_ = 0;
 };
 
-// The first `most` plans that keep to the problem's arithmetic, in the order of cuDNN's expectations.
-// `reason` says what happened to the last of the others.
+// Which plans are wanted.
+struct PlanLimits {
+  std::size_t plans;
+  std::size_t workspace_bytes;
+};
+
+// Temporary memory that a convolution may take on a GPU with so much memory. The float32 engines of cuDNN
+// rearrange images, so that they want as much as their operands: 4 GB for the stem of a ResNet with 1024
+// images.
+constexpr std::size_t most_workspace(std::size_t device_bytes) {
+  return std::max(std::size_t{1} << 30, device_bytes / 32);
+}
+
+// The first plans within the limits that keep to the problem's arithmetic, in the order of cuDNN's
+// expectations. `reason` says what happened to the last of the others.
 std::vector<ConvolutionPlan> convolution_plans(const cudnn::Target& target, const ConvolutionGraph& graph,
-                                               const ConvolutionProblem& problem, std::size_t most,
+                                               const ConvolutionProblem& problem, const PlanLimits& limits,
                                                std::string& reason);
 
 }  // namespace qtrain::cuda

@@ -14,8 +14,8 @@ struct OfflinePlans {
   std::string reason;              // why there aren't more
 };
 
-// `gpu`: cuDNN's own representation of a device, in JSON.
+// `gpu`: cuDNN's own representation of a device, in JSON, with `device_bytes` of memory.
 OfflinePlans offline_convolution_plans(const std::string& gpu, const ConvolutionProblem& problem,
-                                       std::size_t most);
+                                       std::size_t most, std::size_t device_bytes = std::size_t{128} << 30);
 
 }  // namespace qtrain::cuda
