@@ -13,7 +13,6 @@
 namespace qtrain::cuda {
 namespace {
 
-constexpr std::size_t most_kept = 2048;
 constexpr std::size_t most_measured = 10;
 constexpr int repetitions = 3;
 
@@ -29,7 +28,7 @@ bool ConvolutionChoices::run(const Stream& stream, const ConvolutionProblem& pro
       found != choices_.end() && (found->second.measured || !may_measure || !found->second.plan);
   if (!known) {
     Choice choice = choose(stream, problem, pointers, may_measure);
-    if (choices_.size() >= most_kept) choices_.clear();
+    if (found != choices_.end()) replaced_.push_back(std::move(found->second));
     found = choices_.insert_or_assign(std::move(key), std::move(choice)).first;
   }
   if (!found->second.plan) return false;

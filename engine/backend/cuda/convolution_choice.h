@@ -42,7 +42,9 @@ class ConvolutionChoices {
   mutable std::mutex mutex_;  // a handle serves one thread at a time
   cudnn::Handle handle_;
   std::size_t most_workspace_;
+  // Never dropped: a recorded graph may hold kernels of any of these plans.
   std::map<std::vector<std::int64_t>, Choice> choices_;
+  std::vector<Choice> replaced_;  // by measured ones
 };
 
 }  // namespace qtrain::cuda
