@@ -32,14 +32,16 @@ void free_segment(void* segment, std::size_t /*bytes*/) {
 
 }  // namespace
 
-CudaBackend::Parts::Parts()
-    : allocator(SegmentSource{acquire_segment, free_segment}, block_alignment),
+CudaBackend::Parts::Parts(int device)
+    : index(device),
+      allocator(SegmentSource{acquire_segment, free_segment}, block_alignment),
       arrivals(static_cast<std::uint32_t*>(allocator.allocate(sizeof(std::uint32_t)))) {
   cuda::check(cudaMemsetAsync(arrivals, 0, sizeof(std::uint32_t), compute.get()), "cudaMemsetAsync");
 }
 
 cuda::ConvolutionChoices& CudaBackend::Parts::convolutions() {
-  std::call_once(convolutions_once_, [&] { convolutions_.emplace(compute.get()); });
+  std::call_once(convolutions_once_,
+                 [&] { convolutions_.emplace(compute.get(), cuda::device_info(index).memory_bytes); });
   return *convolutions_;
 }
 
@@ -48,7 +50,7 @@ cuda::MatrixProducts& CudaBackend::Parts::products() {
   return *products_;
 }
 
-CudaBackend::CudaBackend(int index) : index_(index), parts_(std::make_unique<Parts>()) {}
+CudaBackend::CudaBackend(int index) : index_(index), parts_(std::make_unique<Parts>(index)) {}
 
 CudaBackend::~CudaBackend() = default;
 
