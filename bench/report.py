@@ -17,16 +17,19 @@ class ProgramError(Exception):
 
 def json_lines(command, environment=None, timeout=None):
     """Every JSON line that a program prints; ProgramError where it fails or takes longer than `timeout` seconds."""
-    name = " ".join(map(str, command))
+    command = [str(part) for part in command]
+    name = pathlib.Path(command[1 if "python" in pathlib.Path(command[0]).name else 0]).name
     try:
-        done = subprocess.run([str(part) for part in command], env={**os.environ, **(environment or {})},
-                              stdout=subprocess.PIPE, text=True, check=False, timeout=timeout)
+        done = subprocess.run(command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, check=False, timeout=timeout)
     except subprocess.TimeoutExpired as expired:
         raise ProgramError(f"{name} took longer than {timeout:.0f} s") from expired
     except OSError as error:
         raise ProgramError(f"{name}: {error.strerror}") from error
+    sys.stderr.write(done.stderr)
     if done.returncode != 0:
-        raise ProgramError(f"{name} ended with status {done.returncode}")
+        last_words = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ProgramError(f"{name} ended with status {done.returncode}: {last_words}")
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise ProgramError(f"{name} printed no result")
@@ -72,10 +75,10 @@ def commit_of_sources():
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
 
 
-def write_report(report, lines, folder, name):
-    """Prints the lines and writes them and the raw figures to FOLDER/NAME.md and .json."""
+def write_report(report, lines, folder, name, shown=None):
+    """Writes the lines and the raw figures to FOLDER/NAME.md and .json; prints the lines, or those `shown`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    print("\n".join(shown or lines))
     print(f"written: {folder / name}.md, {name}.json", file=sys.stderr)

@@ -80,10 +80,13 @@ qtrain::quant::WrapOptions wrap_options(const Settings& s) {
   return wrap;
 }
 
+// At most 16 different images, over and over: the generator would need minutes for a thousand.
 Tensor random_images(const qtrain::Shape& shape, Device device) {
   qtrain::RandomStream random(1, qtrain::RandomPurpose::user);
   std::vector<float> values(static_cast<std::size_t>(shape.numel()));
-  for (float& v : values) v = static_cast<float>(random.normal());
+  const std::size_t period = std::min(values.size(), static_cast<std::size_t>(16 * shape.numel() / shape[0]));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = i < period ? static_cast<float>(random.normal()) : values[i - period];
   return Tensor::from_values<float>(shape, values, device);
 }
 

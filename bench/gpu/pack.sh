@@ -51,15 +51,14 @@ needed_libraries() {
 }
 
 describe() {
-  echo "commit       $(git describe --always --dirty)"
-  echo "built        $(date -u +%F)"
-  echo "compiler     $(c++ --version | head -n 1)"
-  echo "nvcc         $(PATH=$PATH:/usr/local/cuda/bin nvcc --version 2>/dev/null | sed -n 's/.*release //p')"
+  echo "commit: $(git describe --always --dirty)"
+  echo "compiler: $(c++ --version | head -n 1)"
+  echo "nvcc: $(PATH=$PATH:/usr/local/cuda/bin nvcc --version 2>/dev/null | sed -n 's/.*release //p')"
   meson introspect "$build" --buildoptions | python3 -c '
 import json, sys
 for option in json.load(sys.stdin):
     if option["name"] in ("cpu", "cuda", "gpu_architectures", "buildtype"):
-        print(option["name"].ljust(18), option["value"])'
+        print("{}: {}".format(option["name"], option["value"]))'
 }
 
 collect() {
