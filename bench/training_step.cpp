@@ -1,6 +1,7 @@
 // Times training steps (forward, backward, SGD with momentum) on synthetic data in memory and prints one JSON
 // line:
 //   training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS] [--device cpu|cuda] [--warm-up N]
+//                 [--precision fp32|tf32] [--autotune]
 // QUANTIZER `none` is float32; `xnor:padding_after_quant=true` sets an option of activations. One without one
 // of the roles weight and activation leaves that side in float, and one that can't do BITS takes the nearest
 // number that it can. Figures: median milliseconds a step, images/s, peak resident megabytes, peak of the
@@ -17,6 +18,7 @@
 #include "bench/arguments.h"
 #include "bench/measure.h"
 #include "engine/autograd/tape.h"
+#include "engine/backend/settings.h"
 #include "engine/core/host_read.h"
 #include "engine/core/rng.h"
 #include "engine/ops/arithmetic.h"
@@ -40,6 +42,8 @@ struct Settings {
   int steps = 20;
   int warm_up = 3;
   Device device;
+  std::string precision;
+  bool autotune = false;  // libraries may measure their implementations of a convolution
 };
 
 Settings parse(int argc, char** argv) {
@@ -50,9 +54,13 @@ Settings parse(int argc, char** argv) {
   const bool on_cpu = s.device.type == DeviceType::cpu;
   s.warm_up =
       static_cast<int>(qtrain::bench::Arguments::parse(arguments.option("warm-up", on_cpu ? "3" : "20")));
+  s.precision = arguments.option("precision", "fp32");
+  if (s.precision != "fp32" && s.precision != "tf32")
+    throw std::invalid_argument("--precision is '" + s.precision + "', not fp32 or tf32");
+  s.autotune = arguments.choice("autotune", false);
   arguments.expect_words(5,
                          "training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS] [--device cpu|cuda] "
-                         "[--warm-up N]");
+                         "[--warm-up N] [--precision fp32|tf32] [--autotune]");
   s.model = arguments.word(0);
   s.side = arguments.number(1, 0);
   s.batch = arguments.number(2, 0);
@@ -150,6 +158,9 @@ std::vector<double> time_steps(TrainingStep& step, const Settings& s) {
 }
 
 void measure(const Settings& s) {
+  using qtrain::MathMode;
+  qtrain::configure(
+      s.device, {.math = s.precision == "tf32" ? MathMode::tf32 : MathMode::fp32, .autotune = s.autotune});
   TrainingStep step(s);
   auto& allocator = qtrain::backend(s.device).allocator();
   std::size_t allocations_after_two = 0;
@@ -166,11 +177,12 @@ void measure(const Settings& s) {
   const auto memory = allocator.statistics();
   std::printf(
       "{\"model\": \"%s\", \"size\": %lld, \"batch\": %lld, \"quantizer\": \"%s\", \"device\": \"%s\", "
-      "\"ms\": %.3f, \"ms_min\": %.3f, \"ms_max\": %.3f, \"images_per_second\": %.1f, \"peak_rss_mb\": %.0f, "
+      "\"precision\": \"%s\", \"ms\": %.3f, \"ms_min\": %.3f, \"ms_max\": %.3f, \"images_per_second\": %.1f, "
+      "\"peak_rss_mb\": %.0f, "
       "\"peak_tensors_mb\": %.1f, \"reserved_mb\": %.1f, \"system_allocations_after_step_2\": %zu, "
       "\"host_reads_in_steps\": %llu, \"loss\": %g}\n",
       s.model.c_str(), static_cast<long long>(s.side), static_cast<long long>(s.batch), s.quantizer.c_str(),
-      s.device.str().c_str(), spread.median * 1e3, spread.min * 1e3, spread.max * 1e3,
+      s.device.str().c_str(), s.precision.c_str(), spread.median * 1e3, spread.min * 1e3, spread.max * 1e3,
       static_cast<double>(s.batch) / spread.median, qtrain::bench::peak_rss_mb(),
       static_cast<double>(memory.peak_in_use) / 1048576, static_cast<double>(memory.reserved) / 1048576,
       memory.system_allocations - allocations_after_two, static_cast<unsigned long long>(reads_in_steps),
