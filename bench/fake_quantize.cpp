@@ -4,7 +4,7 @@
 //   then one of 1 MB, in cache
 // Bytes an element: forward 8 (reads x, writes y), backward 12 (reads x and dy, writes dx; alpha's gradient
 // stays in registers). Beside it plain passes (bench/streams.h): on the CPU scale (b = s a) and add
-// (c = a + b), on a GPU copies of 8 and of 12 bytes an element. The four alternate, so that disturbances meet
+// (c = a + b), on a GPU copies of as many bytes. The four alternate, so that disturbances meet
 // all of them.
 #include <omp.h>
 
@@ -60,8 +60,8 @@ void measure(std::int64_t n, int repetitions, int inner, Device device) {
     if (r <= 3) time_quantizer(*weight, w, gradient, inner, t.weight_forward, t.weight_backward);
   }
 
-  const auto speed = [n](const std::vector<double>& seconds, int bytes) {
-    return static_cast<double>(n * bytes) / spread_of(seconds).median / 1e9;
+  const auto speed = [](const std::vector<double>& seconds, std::int64_t bytes) {
+    return static_cast<double>(bytes) / spread_of(seconds).median / 1e9;
   };
   // Shares are medians of the repetitions' own: both loops of one repetition saw the same machine.
   const auto share = [](const std::vector<double>& loop, const std::vector<double>& ours) {
@@ -78,11 +78,10 @@ void measure(std::int64_t n, int repetitions, int inner, Device device) {
       "\"backward_share\": %.3f, \"backward_share_min\": %.3f, \"backward_share_max\": %.3f, "
       "\"weight_forward_gbs\": %.2f, \"weight_backward_gbs\": %.2f}\n",
       static_cast<double>(n) * 4 / 1048576, device.str().c_str(), omp_get_max_threads(),
-      speed(t.copy_loop, PlainPasses::forward_bytes), speed(t.add_loop, PlainPasses::backward_bytes),
-      speed(t.forward, PlainPasses::forward_bytes), speed(t.backward, PlainPasses::backward_bytes),
-      forward.median, forward.min, forward.max, backward.median, backward.min, backward.max,
-      speed(t.weight_forward, PlainPasses::forward_bytes),
-      speed(t.weight_backward, PlainPasses::backward_bytes));
+      speed(t.copy_loop, plain.forward_bytes()), speed(t.add_loop, plain.backward_bytes()),
+      speed(t.forward, plain.forward_bytes()), speed(t.backward, plain.backward_bytes()), forward.median,
+      forward.min, forward.max, backward.median, backward.min, backward.max,
+      speed(t.weight_forward, plain.forward_bytes()), speed(t.weight_backward, plain.backward_bytes()));
   std::fflush(stdout);
 }
 

@@ -61,9 +61,8 @@ void measure(const QuantizerInfo& info, Role role, std::int64_t n, int repetitio
     const double add_loop = time_passes(device, inner, [&] { plain.backward(); });
     const auto [forward, backward] = qtrain::bench::time_quantizer(*quantizer, x, gradient, inner);
     if (r == 0) continue;  // the first touches every page, and sets parameters that the first batch decides
-    const auto gigabytes = static_cast<double>(n) / 1e9;
-    forward_gbs.push_back(PlainPasses::forward_bytes * gigabytes / forward);
-    backward_gbs.push_back(PlainPasses::backward_bytes * gigabytes / backward);
+    forward_gbs.push_back(static_cast<double>(plain.forward_bytes()) / forward / 1e9);
+    backward_gbs.push_back(static_cast<double>(plain.backward_bytes()) / backward / 1e9);
     forward_share.push_back(scale_loop / forward);
     backward_share.push_back(add_loop / backward);
   }

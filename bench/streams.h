@@ -43,44 +43,49 @@ double seconds_on(Device device, F&& work) {
   });
 }
 
-// Passes that move the bytes of a float32 quantizer's and compute next to nothing. On the CPU scale and add
-// with the quantizer's own streams; on a GPU a copy from device to device of as many bytes, half of them read
-// and half written.
+// Passes that move the bytes of a quantizer's ideal ones and compute next to nothing. On the CPU, which has
+// them for f32, scale and add with the quantizer's own streams; on a GPU a copy from device to device of as
+// many bytes, half of them read and half written.
 class PlainPasses {
  public:
-  static constexpr int forward_bytes = 8;    // an element: x read, y written
-  static constexpr int backward_bytes = 12;  // x and dy read, dx written
-
   PlainPasses(const Tensor& x, const Tensor& gradient)
-      : n_(x.numel()), device_(x.device()), a_(x), b_(gradient), out_(uniform(x.shape(), 0.0F, 1.0F)) {
+      : n_(x.numel()),
+        element_(static_cast<std::int64_t>(size_of(x.dtype()))),
+        device_(x.device()),
+        a_(x),
+        b_(gradient),
+        out_(uniform(x.shape(), 0.0F, 1.0F)) {
     if (on_cpu()) return;
-    const Shape half_of_all{n_ * backward_bytes / 8};
+    const Shape half_of_all{backward_bytes() / 2 / 4};
     a_ = uniform(half_of_all, -1.0F, 1.0F, device_);
     out_ = Tensor::zeros(half_of_all, DType::f32, device_);
   }
+
+  std::int64_t forward_bytes() const { return 2 * n_ * element_; }   // x read, y written
+  std::int64_t backward_bytes() const { return 3 * n_ * element_; }  // x and dy read, dx written
 
   void forward() const {
     if (on_cpu())
       scale(n_, 1.5F, a_.data<float>(), out_.data<float>());
     else
-      copy(forward_bytes);
+      copy(forward_bytes() / 2);
   }
   void backward() const {
     if (on_cpu())
       add(n_, a_.data<float>(), b_.data<float>(), out_.data<float>());
     else
-      copy(backward_bytes);
+      copy(backward_bytes() / 2);
   }
 
  private:
   bool on_cpu() const { return device_.type == DeviceType::cpu; }
-  void copy(int bytes_an_element) const {
+  void copy(std::int64_t bytes) const {
     Backend& b = backend(device_);
-    b.copy(b.stream(), out_.raw(), a_.raw(), static_cast<std::size_t>(n_ * bytes_an_element / 2),
-           CopyKind::device_to_device);
+    b.copy(b.stream(), out_.raw(), a_.raw(), static_cast<std::size_t>(bytes), CopyKind::device_to_device);
   }
 
   std::int64_t n_;
+  std::int64_t element_;
   Device device_;
   Tensor a_;
   Tensor b_;
