@@ -34,6 +34,7 @@ SECTIONS = ["kernels", *CASES]
 QUICK = ["kernels", "resnet20-b128", "resnet18-b256"]
 
 QUANTIZERS = ["sat", "lsq"]
+PRECISIONS = ["fp32", "bf16"]  # of what quantizers read and write
 
 # What a program needs at the least: starting it below that is waste.
 LEAST_SECONDS = 20
@@ -87,9 +88,9 @@ def command_of(case, program, folder, quick):
 
 
 def kernel_commands(folder, quick):
-    size = [256, 2] if quick else [512, 9]
-    return {"fake_quantize": [folder / "fake_quantize", *size, "--device", "cuda"],
-            "quantizers": [folder / "quantizers", *size, "--device", "cuda"]}
+    size = [256, 2] if quick else [512, 5]
+    return {f"{program} {precision}": [folder / program, *size, "--device", "cuda", "--precision", precision]
+            for precision in PRECISIONS for program in ("fake_quantize", "quantizers")}
 
 
 # --- measuring ----------------------------------------------------------------------------------------------------
@@ -189,14 +190,17 @@ def goals_of_kernels(kernels):
         lines = [line for round_lines in kernels.get(name, {}).values() for line in round_lines if chosen(line)]
         return spread([line[f"{direction}_share"] for line in lines]) if lines else None
 
-    rows = []
-    for direction in ("forward", "backward"):
-        rows.append((f"kernels: sat activation {direction} over a copy",
-                     shares("fake_quantize", lambda line: line["megabytes"] > 32, direction), COPY_GOAL, True))
-        rows.append((f"kernels: lsq activation {direction} over a copy",
-                     shares("quantizers", lambda line: (line["quantizer"], line["role"]) == ("lsq", "activation"),
-                            direction), COPY_GOAL, True))
-    return rows
+    def large(line):  # a tensor that stays in the cache has no bandwidth of the memory
+        return line["megabytes"] > 64
+
+    def lsq_activation(line):
+        return (line["quantizer"], line["role"]) == ("lsq", "activation")
+
+    return [(f"kernels: {quantizer} activation {direction}, {precision}, over a copy",
+             shares(f"{program} {precision}", chosen, direction), COPY_GOAL, True)
+            for precision in PRECISIONS
+            for quantizer, program, chosen in (("sat", "fake_quantize", large), ("lsq", "quantizers", lsq_activation))
+            for direction in ("forward", "backward")]
 
 
 def goal_table(report, sections):
@@ -227,27 +231,31 @@ def case_table(case, runs):
 
 def kernel_tables(kernels):
     lines = []
-    if "fake_quantize" in kernels:
-        lines += ["## Fake-quantize of sat, 4 bits, float32, GB/s", "",
-                  "| MB | copy of 8 bytes | activation forward | copy of 12 | activation backward | weight forward | "
-                  "weight backward |", "|---|---|---|---|---|---|---|"]
-        fields = ["megabytes", "scale_gbs", "forward_gbs", "add_gbs", "backward_gbs", "weight_forward_gbs",
-                  "weight_backward_gbs"]
-        rounds = list(kernels["fake_quantize"].values())
-        for i in range(len(rounds[0])):
-            cells = [f"{statistics.median([lines_[i][field] for lines_ in rounds]):.0f}" for field in fields]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    if "quantizers" in kernels:
-        lines += ["## Every quantizer, share of a copy", "", "| quantizer | role | bits | forward | backward |",
-                  "|---|---|---|---|---|"]
-        rounds = list(kernels["quantizers"].values())
-        for i, first in enumerate(rounds[0]):
-            cells = [f"{statistics.median([lines_[i][f'{way}_share'] for lines_ in rounds]):.2f}"
-                     for way in ("forward", "backward")]
-            lines.append(f"| {first['quantizer']} | {first['role']} | {first['bits']} | {' | '.join(cells)} |")
-        lines.append("")
+    for precision in PRECISIONS:
+        rounds = list(kernels.get(f"fake_quantize {precision}", {}).values())
+        if rounds:
+            lines += [f"## Fake-quantize of sat, 4 bits, {precision}, GB/s", "",
+                      "| MB | forward's copy | activation forward | backward's copy | activation backward | "
+                      "weight forward | weight backward |", "|---|---|---|---|---|---|---|"]
+            fields = ["megabytes", "scale_gbs", "forward_gbs", "add_gbs", "backward_gbs", "weight_forward_gbs",
+                      "weight_backward_gbs"]
+            for i in range(len(rounds[0])):
+                lines.append("| " + " | ".join(middle_of(rounds, i, field, 0) for field in fields) + " |")
+            lines.append("")
+        rounds = list(kernels.get(f"quantizers {precision}", {}).values())
+        if rounds:
+            lines += [f"## Every quantizer, {precision}, share of a copy", "",
+                      "| quantizer | role | bits | forward | backward |", "|---|---|---|---|---|"]
+            for i, first in enumerate(rounds[0]):
+                shares = [middle_of(rounds, i, f"{way}_share", 2) for way in ("forward", "backward")]
+                lines.append(f"| {first['quantizer']} | {first['role']} | {first['bits']} | {' | '.join(shares)} |")
+            lines.append("")
     return lines
+
+
+def middle_of(rounds, i, field, digits):
+    """The median over the rounds of a figure in their i-th lines."""
+    return f"{statistics.median([lines[i][field] for lines in rounds]):.{digits}f}"
 
 
 def write(report, sections, arguments):
