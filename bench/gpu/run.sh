@@ -14,6 +14,7 @@ only=all
 quick=
 dry_run=
 seconds=570
+filter=
 engine_filter='*Kernel*:*Cuda*:*Gpu*:*Device*:Map*:*Reduce*:Grouped*:Bordered*:Codes*:*Update*:BatchNorm*:*Pool*:CrossEntropy*:Arithmetic*:ActivationTest*'
 quant_filter='Sat*:Lsq*:Dorefa*:Pact*:Uniform*:LqNets*:Fatnn*:Xnor*:*Fus*'
 compare_arguments=()
@@ -28,7 +29,7 @@ while (($#)); do
       case $1 in
         --only) only=$2 ;;
         --seconds) seconds=$2 ;;
-        --filter) engine_filter=$2 quant_filter=$2 ;;
+        --filter) filter=$2 ;;
         --pack) pack=$2 ;;
       esac
       shift
@@ -147,6 +148,8 @@ run_test() {
   shift 2
   LD_LIBRARY_PATH=$libraries timeout -k 10 "$limit" "${@:2}" "$bin/$name" "${gtest_flags[@]}" \
     >"$logs/$1$name.log" 2>&1 || status=$?
+  # A filter that fits no test would pass for success.
+  ((status)) || ! grep -q '^\[=*\] 0 tests' "$logs/$1$name.log" || status=1
   summarize "$1$name" "$status" "$((SECONDS - start))" "$logs/$1$name.log" >"$logs/$1$name.summary"
   return "$status"
 }
@@ -173,6 +176,16 @@ tests_stage() {
 
 # --- sanitizers ---------------------------------------------------------------------------------------------------
 
+sanitized=(test_backend_cuda test_engine test_quant)
+filter_of() {
+  case $filter$1 in
+    test_engine) echo "$engine_filter" ;;
+    test_quant) echo "$quant_filter" ;;
+    test_*) echo '*' ;;
+    *) echo "$filter" ;;
+  esac
+}
+
 sanitize_stage() {
   local sanitizer tool program limit errors
   sanitizer=$(find_sanitizer)
@@ -181,10 +194,10 @@ sanitize_stage() {
     return
   fi
   for tool in memcheck racecheck; do
-    for program in test_engine test_quant; do
-      limit=$(portion 12 4)
-      gtest_flags=("--gtest_filter=$engine_filter")
-      [[ $program == test_engine ]] || gtest_flags=("--gtest_filter=$quant_filter")
+    for program in "${sanitized[@]}"; do
+      [[ -x $bin/$program ]] || continue
+      limit=$(portion 16 6)
+      gtest_flags=("--gtest_filter=$(filter_of "$program")")
       # Without caching, the tool sees the bounds of every tensor.
       QTRAIN_ALLOCATOR=system run_test "$program" "$limit" "$tool-" "$sanitizer" --tool "$tool" --error-exitcode 9 || failed=1
       errors=$(sed -n -e 's/.*ERROR SUMMARY: //p' -e 's/.*RACECHECK SUMMARY: //p' "$logs/$tool-$program.log" | tail -n 1)
@@ -211,7 +224,8 @@ if [[ $dry_run ]]; then
   echo "libraries from $(cuda_folders | paste -sd:):<unpacked>/lib"
   echo "results in $results, logs in $logs; $seconds s"
   ! wanted tests || echo "tests: every test program, QTRAIN_TEST_DEVICE=cuda QTRAIN_TESTS_FOLDER=$PWD/tests"
-  ! wanted sanitize || echo "sanitize: $(find_sanitizer || true) memcheck and racecheck over test_engine ($engine_filter) and test_quant ($quant_filter)"
+  ! wanted sanitize || echo "sanitize: $(find_sanitizer || true) memcheck and racecheck over"
+  ! wanted sanitize || for program in "${sanitized[@]}"; do echo "  $program --gtest_filter=$(filter_of "$program")"; done
   if wanted bench; then
     python3 bench/gpu/compare.py --dry-run --programs '<unpacked>/bin' ${quick:+--quick} "${compare_arguments[@]}"
   fi
