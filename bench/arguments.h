@@ -19,7 +19,7 @@ class Arguments {
     const auto flag = std::ranges::find(words_, "--" + name);
     if (flag == words_.end()) return otherwise;
     if (flag + 1 == words_.end()) throw std::invalid_argument("--" + name + " needs a value");
-    const std::string value = *(flag + 1);
+    std::string value = *(flag + 1);
     words_.erase(flag, flag + 2);
     return value;
   }
@@ -42,8 +42,8 @@ class Arguments {
 
   // What is left once all flags are taken; refuses fewer words than `least`, and flags that nobody knows.
   void expect_words(std::size_t least, const std::string& usage) const {
-    for (const std::string& word : words_)
-      if (word.starts_with("--")) throw std::invalid_argument("unknown flag " + word + "; usage: " + usage);
+    const auto flag = std::ranges::find_if(words_, [](const auto& word) { return word.starts_with("--"); });
+    if (flag != words_.end()) throw std::invalid_argument("unknown flag " + *flag + "; usage: " + usage);
     if (words_.size() < least) throw std::invalid_argument("usage: " + usage);
   }
   std::string word(std::size_t i) const { return words_.at(i); }
