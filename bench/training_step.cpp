@@ -171,8 +171,11 @@ void measure(const Settings& s) {
   step.finish();
   allocator.reset_peak();
   const std::uint64_t reads = qtrain::host_read_count();
+  const std::uint64_t waits = qtrain::device_synchronization_count();
   const std::vector<double> times = time_steps(step, s);
   const std::uint64_t reads_in_steps = qtrain::host_read_count() - reads - times.size();
+  const std::uint64_t expected_waits = s.device.type == DeviceType::cpu ? 0 : times.size();
+  const std::uint64_t waits_in_steps = qtrain::device_synchronization_count() - waits - expected_waits;
   const auto spread = qtrain::bench::spread_of(times);
   const auto memory = allocator.statistics();
   std::printf(
@@ -180,13 +183,13 @@ void measure(const Settings& s) {
       "\"precision\": \"%s\", \"ms\": %.3f, \"ms_min\": %.3f, \"ms_max\": %.3f, \"images_per_second\": %.1f, "
       "\"peak_rss_mb\": %.0f, "
       "\"peak_tensors_mb\": %.1f, \"reserved_mb\": %.1f, \"system_allocations_after_step_2\": %zu, "
-      "\"host_reads_in_steps\": %llu, \"loss\": %g}\n",
+      "\"host_reads_in_steps\": %llu, \"device_waits_in_steps\": %llu, \"loss\": %g}\n",
       s.model.c_str(), static_cast<long long>(s.side), static_cast<long long>(s.batch), s.quantizer.c_str(),
       s.device.str().c_str(), s.precision.c_str(), spread.median * 1e3, spread.min * 1e3, spread.max * 1e3,
       static_cast<double>(s.batch) / spread.median, qtrain::bench::peak_rss_mb(),
       static_cast<double>(memory.peak_in_use) / 1048576, static_cast<double>(memory.reserved) / 1048576,
       memory.system_allocations - allocations_after_two, static_cast<unsigned long long>(reads_in_steps),
-      static_cast<double>(step.finish()));
+      static_cast<unsigned long long>(waits_in_steps), static_cast<double>(step.finish()));
 }
 
 }  // namespace

@@ -217,15 +217,16 @@ def goal_table(report, sections):
 def case_table(case, runs):
     model, size, batch, precision = CASES[case]
     lines = [f"## {model} {size}x{size}, batch {batch}, {precision}", "",
-             "| | images/s | ms a step | peak of tensors, MB | warm-up, s |", "|---|---|---|---|---|"]
+             "| | images/s | ms a step | peak of tensors, MB | host waits in steps | warm-up, s |", "|---|---|---|---|---|---|"]
     for program, rounds in runs.items():
-        def middle(field):
+        def middle(field, digits=1):
             values = [run[field] for run in rounds.values() if field in run]
-            return f"{statistics.median(values):.1f}" if values else ""
+            return f"{statistics.median(values):.{digits}f}" if values else ""
 
         speed = spread([run["images_per_second"] for run in rounds.values()])
         lines.append(f"| {program} | {speed['median']:.0f} [{speed['min']:.0f}, {speed['max']:.0f}] | {middle('ms')} | "
-                     f"{middle('peak_tensors_mb')} | {middle('warm_up_seconds')} |")
+                     f"{middle('peak_tensors_mb')} | {middle('device_waits_in_steps', 0)} | "
+                     f"{middle('warm_up_seconds')} |")
     return [*lines, ""]
 
 
