@@ -36,8 +36,9 @@ QUICK = ["kernels", "resnet20-b128", "resnet18-b256"]
 QUANTIZERS = ["sat", "lsq"]
 PRECISIONS = ["fp32", "bf16"]  # of what quantizers read and write
 
-# What a program needs at the least: starting it below that is waste.
+# What a program needs at the least, so that starting it with less is waste, and the time after which it has failed.
 LEAST_SECONDS = 20
+MOST_SECONDS = 240
 
 
 # --- programs: name -> what training_step or peer_pytorch.py is told ---------------------------------------------
@@ -112,7 +113,7 @@ class Session:
         print(f"{left:.0f} s left: {label}", file=sys.stderr, flush=True)
         own = command[0] != sys.executable
         try:
-            return json_lines(command, self.libraries if own else None, timeout=left)
+            return json_lines(command, self.libraries if own else None, timeout=min(left, MOST_SECONDS))
         except ProgramError as error:
             self.problems[label] = str(error)
             return None

@@ -156,19 +156,19 @@ run_test() {
 
 tests_stage() {
   local names=(test_engine test_quant test_layers test_golden test_trajectory test_runs test_optim test_zoo test_cli test_data
-    test_io test_kill) name limit pids=()
+    test_io test_kill) name stage_end pids=()
   if [[ $quick ]]; then names=(test_engine test_quant test_layers test_optim); fi
   for name in "$bin"/test_*; do  # those that are new
     name=${name##*/}
     [[ $quick || " ${names[*]} " == *" $name "* ]] || names+=("$name")
   done
-  limit=$(portion 3 1)
+  stage_end=$((SECONDS + $(portion 3 1)))
   gtest_flags=()
   # Four at a time: each waits for the GPU more than it computes.
   for name in "${names[@]}"; do
     [[ -x $bin/$name ]] || continue
     while (($(jobs -rp | wc -l) >= 4)); do sleep 0.2; done
-    run_test "$name" "$limit" '' & pids+=($!)
+    run_test "$name" "$((stage_end > SECONDS ? stage_end - SECONDS : 1))" '' & pids+=($!)
   done
   for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
   for name in "${names[@]}"; do cat "$logs/$name.summary" 2>/dev/null; done >"$logs/tests.summary"
