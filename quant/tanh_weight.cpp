@@ -1,6 +1,7 @@
 #include "quant/tanh_weight.h"
 
 #include "engine/autograd/tape.h"
+#include "engine/kernels/scalar_functors.h"
 
 namespace qtrain::quant {
 namespace {
@@ -87,8 +88,8 @@ struct TanhWeightNode final : Node {
   }
 };
 
-struct Magnitude {
-  QTRAIN_HOST_DEVICE Terms<1> operator()(float v) const { return {fabsf(v)}; }
+struct Tanh {
+  QTRAIN_HOST_DEVICE float operator()(float v) const { return tanh_of(v); }
 };
 
 }  // namespace
@@ -102,9 +103,7 @@ TanhStatistics tanh_statistics(const Tensor& w) {
   reduce_each_block<1, Maximum>(stream, w.numel(), Magnitude{}, maxima.data<float>(), w.data<float>());
   reduce<1, Maximum>(stream, maxima.numel(), Magnitude{}, s + TanhStatistics::largest_weight,
                      maxima.data<float>());
-  map(
-      stream, 1, [] QTRAIN_LAMBDA(float v) { return tanh_of(v); }, s + TanhStatistics::most_normalized,
-      s + TanhStatistics::largest_weight);
+  map(stream, 1, Tanh{}, s + TanhStatistics::most_normalized, s + TanhStatistics::largest_weight);
   return {whole, maxima};
 }
 

@@ -23,6 +23,7 @@
 #include "engine/core/error.h"
 #include "engine/kernels/grouped.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/check.h"
 #include "quant/registry.h"
 
@@ -291,6 +292,22 @@ struct Extremes {
   QTRAIN_HOST_DEVICE Terms<2> operator()(float x) const { return {-x, x}; }
 };
 
+// A bound at a measured end of the data, sign * now, where that is finite.
+struct BoundFromData {
+  float sign;
+  QTRAIN_HOST_DEVICE float operator()(float before, float now) const {
+    return now - now == 0 ? sign * now : before;
+  }
+};
+
+// A bound that clips, from the running and the learned one.
+struct MixedBound {
+  float share, keep;
+  QTRAIN_HOST_DEVICE float operator()(float running, float learned) const {
+    return share == 0 ? running : keep * running + share * learned;
+  }
+};
+
 class Dsq final : public Quantizer {
  public:
   explicit Dsq(const QuantizerSpec& spec)
@@ -363,19 +380,15 @@ class Dsq final : public Quantizer {
   static void measure(const Tensor& x, const Tensor& range, const Tensor& extremes) {
     const Stream stream = backend(x.device()).stream();
     reduce_each_block<2, Maximum>(stream, x.numel(), Extremes{}, extremes.data<float>(), x.data<float>());
-    reduce_groups<1, Maximum>(
-        stream, extremes.numel(), Grouping{.outer = 1, .inner = 2, .run = 1},
-        [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, range.data<float>() + 2, extremes.data<float>());
+    reduce_groups<1, Maximum>(stream, extremes.numel(), Grouping{.outer = 1, .inner = 2, .run = 1}, Itself(),
+                              range.data<float>() + 2, extremes.data<float>());
   }
 
   // bounds = data: the first training batch's extremes, where they are finite.
   void start_at(const Tensor& range) {
     const Stream stream = backend(range.device()).stream();
     const auto set = [&](const Tensor& bound, float sign, const float* measured) {
-      map(
-          stream, 1,
-          [sign] QTRAIN_LAMBDA(float before, float now) { return now - now == 0 ? sign * now : before; },
-          bound.data<float>(), bound.data<float>(), measured);
+      map(stream, 1, BoundFromData{sign}, bound.data<float>(), bound.data<float>(), measured);
       bound.bump_version();
     };
     for (const Tensor& bound : {lower_, running_lower_}) set(bound, -1, range.data<float>() + 2);
@@ -386,16 +399,12 @@ class Dsq final : public Quantizer {
   // L and U of this forward.
   void take_bounds(const Tensor& range) {
     const Stream stream = backend(range.device()).stream();
-    const auto share = static_cast<float>(is_training() ? momentum_ : 0.0);
-    const auto keep = static_cast<float>(is_training() ? 1 - momentum_ : 1.0);
-    const auto mixed = [share, keep] QTRAIN_LAMBDA(float running, float learned) {
-      return share == 0 ? running : keep * running + share * learned;
-    };
+    const MixedBound mixed{.share = static_cast<float>(is_training() ? momentum_ : 0.0),
+                           .keep = static_cast<float>(is_training() ? 1 - momentum_ : 1.0)};
     const auto take = [&](const Tensor& running, const Tensor& learned, float* bound) {
       map(stream, 1, mixed, bound, running.data<float>(), learned.data<float>());
       if (!stores_running_ || !is_training()) return;
-      map(
-          stream, 1, [] QTRAIN_LAMBDA(float v) { return v; }, running.data<float>(), bound);
+      map(stream, 1, Copied(), running.data<float>(), bound);
       running.bump_version();
     };
     take(running_lower_, lower_, range.data<float>());
