@@ -75,8 +75,8 @@ template <class F>
 void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wide, const float* in) {
   map_bordered(stream, rows, f, detail::ValueAtZero(), wide, in);
 }
-inline void fill_border(const Stream& stream, const BorderedRows& rows, float value, float* wide,
-                        const float* in) {
+template <class T>
+void fill_border(const Stream& stream, const BorderedRows& rows, float value, T* wide, const T* in) {
   map_bordered(stream, rows, Copied(), detail::Constant{value}, wide, in);
 }
 

@@ -214,7 +214,8 @@ Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
   check::padding("pad2d", border);
   Tensor y = Tensor::empty(border.around(x.shape()), DType::f32, x.device());
   const BorderedRows rows(x.shape(), border);
-  fill_border(backend(x.device()).stream(), rows, value, y.data<float>(), x.data<float>());
+  fill_border(backend(x.device()).stream(), rows, value, y.data<float>(),
+              static_cast<const float*>(x.data<float>()));
   return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
     node.border = border;
     node.x_shape = x.shape();
