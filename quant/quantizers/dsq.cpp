@@ -24,6 +24,7 @@
 #include "engine/kernels/grouped.h"
 #include "engine/kernels/math.h"
 #include "engine/kernels/scalar_functors.h"
+#include "engine/kernels/update.h"
 #include "engine/ops/check.h"
 #include "quant/registry.h"
 
@@ -210,25 +211,28 @@ struct DsqTotals {
   }
 };
 
-// Gives the elements at the extremes their shares: each call looks at one block of elements, and only where
-// the block has such an element.
+// Blocks with an element at an extreme that has a share.
+struct HasShare {
+  MeasuredExtremes of;
+  const float* shares;
+  float at_most = 0, at_least = 0;
+  QTRAIN_HOST_DEVICE void prepare() { at_most = shares[0], at_least = shares[1]; }
+  QTRAIN_HOST_DEVICE bool operator()(std::int64_t block) const {
+    return (at_most != 0 && of.has_most(block)) || (at_least != 0 && of.has_least(block));
+  }
+};
+
+// Gives the elements at the extremes their shares.
 struct ExtremeShares {
   MeasuredExtremes of;
   const float* shares;
-  const float* x;
-  float* grad_x;
-  std::int64_t n;
   float least = 0, most = 0, at_most = 0, at_least = 0;
   QTRAIN_HOST_DEVICE void prepare() {
     least = of.least(), most = of.most();
     at_most = shares[0], at_least = shares[1];
   }
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
-    if (!(at_most != 0 && of.has_most(block)) && !(at_least != 0 && of.has_least(block))) return;
-    const std::int64_t begin = block * reduction_block;
-    const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
-    for (std::int64_t i = begin; i < end; ++i)
-      grad_x[i] += (x[i] == most ? at_most : 0.0F) + (x[i] == least ? at_least : 0.0F);
+  QTRAIN_HOST_DEVICE void operator()(float& grad, float x) const {
+    grad += (x == most ? at_most : 0.0F) + (x == least ? at_least : 0.0F);
   }
 };
 
@@ -271,10 +275,9 @@ struct DsqNode final : Node {
              DsqTotals{math, sums.data<float>(), count.data<float>(), beyond.data<float>(), momentum,
                        shares.data<float>(), grads[1].data<float>(), grads[2].data<float>(),
                        grads[3].data<float>()});
-    for_each(
-        stream, reduction_blocks(g.numel()),
-        ExtremeShares{measured, shares.data<float>(), input.data<float>(), grad_x.data<float>(), g.numel()},
-        1);
+    update_where(stream, g.numel(), HasShare{measured, shares.data<float>()},
+                 ExtremeShares{measured, shares.data<float>()}, grad_x.data<float>(),
+                 static_cast<const float*>(input.data<float>()));
     return grads;
   }
 
