@@ -5,6 +5,14 @@
 
 namespace qtrain {
 
+std::unique_ptr<GraphRecording> Backend::record_graph(const Stream& stream) {
+  throw DeviceError({.where = "graph",
+                     .what = "this device can't record work",
+                     .got = stream.device.str(),
+                     .expected = "",
+                     .hint = "ask has_graphs() first"});
+}
+
 Backend& backend(Device device) {
   // Never destroyed: tensors held by other static objects must find it whenever they go.
   static CpuBackend& cpu = *new CpuBackend();  // NOLINT(cppcoreguidelines-owning-memory)
