@@ -46,6 +46,11 @@ struct BatchNormNode final : Node {
   }
 };
 
+struct InverseRoot {
+  float epsilon;
+  QTRAIN_HOST_DEVICE float operator()(float variance) const { return 1.0F / sqrtf(variance + epsilon); }
+};
+
 void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& residual, bool running) {
   constexpr std::string_view op = "batch_norm";
   check::tensor(op, "x", x);
@@ -109,14 +114,11 @@ Tensor batch_norm_training(const Tensor& x, const BatchNormState& state, const B
 Tensor batch_norm_evaluation(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options,
                              const Tensor& residual) {
   check_arguments(x, state, residual, true);
-  const float epsilon = options.epsilon;
   Backend& b = backend(x.device());
   BatchNormArguments a{x,           state.gamma,        state.beta,
                        residual,    state.running_mean, Tensor::empty_like(state.running_variance),
                        options.relu};
-  map(
-      b.stream(), a.invstd.numel(),
-      [epsilon] QTRAIN_LAMBDA(float v) { return 1.0F / std::sqrt(v + epsilon); }, a.invstd.data<float>(),
+  map(b.stream(), a.invstd.numel(), InverseRoot{options.epsilon}, a.invstd.data<float>(),
       state.running_variance.data<float>());
   Tensor y = Tensor::empty_like(x);
   b.batch_norm_evaluation(b.stream(), a, y);

@@ -63,6 +63,39 @@ struct RowLoss {
   }
 };
 
+struct RowGradient {
+  const float* probabilities;
+  const std::int64_t* labels;
+  const float* upstream;  // one value
+  float* gradient;
+  std::int64_t rows, classes;
+  float on, off;  // q at the label and elsewhere
+
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t row) const {
+    const float factor = *upstream / static_cast<float>(rows);
+    for (std::int64_t k = 0; k < classes; ++k)
+      gradient[row * classes + k] =
+          factor * (probabilities[row * classes + k] - (k == labels[row] ? on : off));
+  }
+};
+
+struct RowHit {
+  const float* logits;
+  const std::int64_t* labels;
+  float* hits;
+  std::int64_t classes, k;
+
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t row) const {
+    const float* scores = logits + row * classes;
+    const std::int64_t label = labels[row];
+    const float own = scores[label];
+    std::int64_t ahead = 0;
+    for (std::int64_t c = 0; c < classes; ++c)
+      ahead += scores[c] > own || (scores[c] == own && c < label) ? 1 : 0;
+    hits[row] = own == own && ahead < k ? 1.0F : 0.0F;  // a NaN score is never right
+  }
+};
+
 struct CrossEntropyNode final : Node {
   SavedTensor probabilities{"probabilities"};
   SavedTensor labels{"labels"};
@@ -74,23 +107,18 @@ struct CrossEntropyNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor p = probabilities.get();
     const Tensor grad = Tensor::empty_like(p);
-    const std::int64_t rows = p.dim(0);
-    const std::int64_t classes = p.dim(1);
-    const float off = smoothing / static_cast<float>(classes);
-    const float on = 1.0F - smoothing + off;
-    const float* source = p.data<float>();
-    const float* upstream = grad_outputs[0].data<float>();
+    const float off = smoothing / static_cast<float>(p.dim(1));
     const Tensor kept_labels = labels.get();
-    const std::int64_t* label = kept_labels.data<std::int64_t>();
-    float* out = grad.data<float>();
-    for_each(
-        backend(p.device()).stream(), rows,
-        [=] QTRAIN_LAMBDA(std::int64_t row) {
-          const float factor = *upstream / static_cast<float>(rows);
-          for (std::int64_t k = 0; k < classes; ++k)
-            out[row * classes + k] = factor * (source[row * classes + k] - (k == label[row] ? on : off));
-        },
-        16);
+    for_each(backend(p.device()).stream(), p.dim(0),
+             RowGradient{.probabilities = p.data<float>(),
+                         .labels = kept_labels.data<std::int64_t>(),
+                         .upstream = grad_outputs[0].data<float>(),
+                         .gradient = grad.data<float>(),
+                         .rows = p.dim(0),
+                         .classes = p.dim(1),
+                         .on = 1.0F - smoothing + off,
+                         .off = off},
+             16);
     return {grad};
   }
 };
@@ -123,22 +151,10 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float l
 Tensor count_top_k(const Tensor& logits, const Tensor& labels, std::int64_t k) {
   check_classification("count_top_k", logits, labels);
   check::value(k >= 1, "count_top_k", "k", std::to_string(k), "at least 1");
-  const std::int64_t classes = logits.dim(1);
-  const float* z = logits.data<float>();
-  const std::int64_t* label = labels.data<std::int64_t>();
   Tensor hits = Tensor::empty({logits.dim(0)}, DType::f32, logits.device());
-  float* hit = hits.data<float>();
-  for_each(
-      backend(logits.device()).stream(), logits.dim(0),
-      [=] QTRAIN_LAMBDA(std::int64_t row) {
-        const float* scores = z + row * classes;
-        const float own = scores[label[row]];
-        std::int64_t ahead = 0;
-        for (std::int64_t c = 0; c < classes; ++c)
-          ahead += scores[c] > own || (scores[c] == own && c < label[row]) ? 1 : 0;
-        hit[row] = own == own && ahead < k ? 1.0F : 0.0F;  // a NaN score is never right
-      },
-      16);
+  for_each(backend(logits.device()).stream(), logits.dim(0),
+           RowHit{logits.data<float>(), labels.data<std::int64_t>(), hits.data<float>(), logits.dim(1), k},
+           16);
   const NoGradGuard no_grad;
   return sum(hits).view({1});
 }
