@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/optim/rule_pass.h"
 #include "engine/optim/update_rules.h"
 
 namespace qtrain {

@@ -73,8 +73,8 @@ std::vector<Tensor> gradients_of(std::span<const Tensor> parameters, bool owned)
   return gradients;
 }
 
-TensorSets<1> sets_of(const std::vector<Tensor>& tensors) {
-  TensorSets<1> sets;
+TensorSets<float> sets_of(const std::vector<Tensor>& tensors) {
+  TensorSets<float> sets;
   for (const Tensor& t : tensors) sets.push_back({.arrays = {t.data<float>()}, .count = t.numel()});
   return sets;
 }

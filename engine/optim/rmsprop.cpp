@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "engine/optim/rule_pass.h"
 #include "engine/optim/update_rules.h"
 
 namespace qtrain {

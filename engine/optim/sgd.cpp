@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "engine/core/error.h"
+#include "engine/optim/rule_pass.h"
 #include "engine/optim/update_rules.h"
 
 namespace qtrain {

@@ -1,5 +1,5 @@
 // The scalar updates of all optimizers, for one element: p the parameter, g its gradient, the rest its state.
-// Written once for every device; run for all parameters in one pass over memory by fused_rule.h. Definitions
+// Written once for every device; run for all parameters in one pass over memory by rule_pass.h. Definitions
 // and order of operations are those of torch.optim.
 #pragma once
 

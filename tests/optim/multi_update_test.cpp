@@ -46,7 +46,7 @@ TEST(MultiUpdate, IsOneUpdateOfEachSet) {
   const std::vector<float> fused = on_any_threads([&] {
     Arrays a(1);
     Arrays b(50);
-    TensorSets<2> sets;
+    TensorSets<float, float> sets;
     for (std::size_t i = 0; i < std::size(sizes); ++i)
       sets.push_back({.arrays = {a[i], b[i]}, .count = sizes[i], .group = group_of(i)});
     multi_update(host, sets, AddScaled{factors});
@@ -69,11 +69,11 @@ TEST(MultiUpdate, IsOneUpdateOfEachSet) {
 }
 
 TEST(MultiUpdate, OfNothingDoesNothing) {
-  multi_update(host, TensorSets<1>{}, [](float& a) { a = 1; });
-  multi_update(host, TensorSets<1>{{.arrays = {nullptr}, .count = 0}}, [](float& a) { a = 1; });
+  multi_update(host, TensorSets<float>{}, [](float& a) { a = 1; });
+  multi_update(host, TensorSets<float>{{.arrays = {nullptr}, .count = 0}}, [](float& a) { a = 1; });
   float sum = 7;
   multi_reduce<1, Sum>(
-      host, TensorSets<1>{}, [](float v) { return Terms<1>{v}; }, &sum);
+      host, TensorSets<float>{}, [](float v) { return Terms<1>{v}; }, &sum);
   EXPECT_EQ(sum, 0);
 }
 
@@ -87,7 +87,7 @@ struct SumAndSquares {
 TEST(MultiReduce, AddsUpAllSets) {
   const float factors[] = {1, 0.5F};
   Arrays a(9);
-  TensorSets<1> sets;
+  TensorSets<float> sets;
   double sum = 0;
   double squares = 0;
   for (std::size_t i = 0; i < std::size(sizes); ++i) {
@@ -114,13 +114,13 @@ TEST(MultiReduce, OfOneSetIsReduce) {
   float many = 0;
   const auto n = static_cast<std::int64_t>(a.size());
   reduce<1, Sum>(host, n, square, &one, static_cast<const float*>(a.data()));
-  multi_reduce<1, Sum>(host, TensorSets<1>{{.arrays = {a.data()}, .count = n}}, square, &many);
+  multi_reduce<1, Sum>(host, TensorSets<float>{{.arrays = {a.data()}, .count = n}}, square, &many);
   EXPECT_EQ(one, many);
   a[77777] = 10;
-  multi_reduce<1, Maximum>(host, TensorSets<1>{{.arrays = {a.data()}, .count = n}}, square, &many);
+  multi_reduce<1, Maximum>(host, TensorSets<float>{{.arrays = {a.data()}, .count = n}}, square, &many);
   EXPECT_EQ(many, 100);
   a[12345] = NAN;
-  multi_reduce<1, Maximum>(host, TensorSets<1>{{.arrays = {a.data()}, .count = n}}, square, &many);
+  multi_reduce<1, Maximum>(host, TensorSets<float>{{.arrays = {a.data()}, .count = n}}, square, &many);
   EXPECT_TRUE(std::isnan(many));
 }
 
