@@ -90,6 +90,7 @@ struct TrainOptions {
   std::string device = "auto";
   std::string precision = "fp32";
   std::int64_t threads = 0;  // 0 = all cores
+  bool graph = true;         // record the device's part of a step, where the device can
 
   // Run folder
   std::string output;  // "" = default_output()

@@ -91,7 +91,8 @@ void change_gradients(std::span<const Tensor> parameters, const F& f) {
 
 Tensor gradient_norm(std::span<const Tensor> parameters) {
   const std::vector<Tensor> gradients = gradients_of(parameters, false);
-  if (gradients.empty()) return Tensor::scalar(0);
+  if (gradients.empty())
+    return Tensor::scalar(0, parameters.empty() ? Device{} : parameters.front().device());
   const Device device = gradients.front().device();
   const Stream stream = backend(device).stream();
   Tensor norm = Tensor::empty({}, DType::f32, device);
