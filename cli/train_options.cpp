@@ -231,6 +231,7 @@ Fields machine_fields(TrainOptions& o) {
        .slot = &o.threads,
        .help = "compute threads; 0: all cores",
        .range = {.low = 0, .high = 4096}},
+      {.name = "graph", .slot = &o.graph, .help = "GPU: record a training step once and replay it"},
   };
 }
 

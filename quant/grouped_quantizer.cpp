@@ -163,8 +163,10 @@ void GroupedQuantizer::start_epoch(const EpochStart& start) {
   const auto left = [](std::int64_t done, std::int64_t all) {
     return std::max(0.0, 1.0 - static_cast<double>(done) / static_cast<double>(all));
   };
+  const double before = prox_;
   if (prox_epochs_ > 0) prox_ = left(start.epoch, prox_epochs_);
   if (prox_milestones_ > 0) prox_ = left(start.milestones + 1, prox_milestones_);
+  if (prox_ != before) note_change();
 }
 
 Tensor GroupedQuantizer::take_loss() {

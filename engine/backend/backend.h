@@ -8,6 +8,8 @@
 // engine/kernels/ and compiled for each device.
 #pragma once
 
+#include <memory>
+
 #include "engine/backend/geometry.h"
 #include "engine/core/allocator.h"
 #include "engine/core/tensor.h"
@@ -35,6 +37,29 @@ struct BatchNormGradients {
   Tensor residual;  // like x, or undefined where not wanted
 };
 
+// Work of a device that was recorded, to be queued again with one call.
+class DeviceGraph {
+ public:
+  DeviceGraph() = default;
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+  virtual ~DeviceGraph() = default;
+
+  virtual void launch(const Stream&) = 0;
+};
+
+// While it lives, what this thread queues on the stream is recorded and doesn't run. Without finish() it is
+// forgotten.
+class GraphRecording {
+ public:
+  GraphRecording() = default;
+  GraphRecording(const GraphRecording&) = delete;
+  GraphRecording& operator=(const GraphRecording&) = delete;
+  virtual ~GraphRecording() = default;
+
+  virtual std::unique_ptr<DeviceGraph> finish() = 0;
+};
+
 class Backend {
  public:
   Backend() = default;
@@ -50,6 +75,10 @@ class Backend {
   virtual void copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) = 0;
   virtual void fill_zero(const Stream&, void* to, std::size_t bytes) = 0;
   virtual void synchronize(const Stream&) = 0;  // the host waits for the stream
+  // Whether work can be recorded (see step_graph.h). record_graph() throws DeviceError where it can't. A
+  // host_to_device copy that is recorded copies at every launch what the host had at the time of recording.
+  virtual bool has_graphs() const { return false; }
+  virtual std::unique_ptr<GraphRecording> record_graph(const Stream& stream);
 
   // -- convolution: x [N, C, H, W], w [O, C/groups, kh, kw], bias [O] or undefined, y [N, O, oh, ow]
   // --------------

@@ -248,6 +248,9 @@ class Fatnn final : public GroupedQuantizer {
     if (averages_) count_forwards();
   }
 
+  // The average takes the number of forwards.
+  bool is_steady() const override { return !averages_ && GroupedQuantizer::is_steady(); }
+
   // The steps are parameters: there are as many as the quantizer was made with.
   void set_bits(int bits) override {
     const int before = this->bits();

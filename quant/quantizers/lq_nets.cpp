@@ -272,6 +272,9 @@ class LqNets final : public GroupedQuantizer {
     if (custom_update_) count_forwards();
   }
 
+  // The average takes the number of forwards.
+  bool is_steady() const override { return !custom_update_ && GroupedQuantizer::is_steady(); }
+
   // The basis starts anew, as it has another length.
   void set_bits(int bits) override {
     const int before = this->bits();
