@@ -34,7 +34,7 @@ std::size_t CudaGraph::nodes() const {
 }
 
 // Relaxed: the libraries may load kernels and ask for memory of their own the first time they run. What would
-// spoil the recording is refused by name: the allocator's requests to the driver, and waiting.
+// spoil the recording, waiting, is refused by name.
 CudaGraphCapture::CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in) : stream_(stream) {
   if (recording_of_this_thread != nullptr)
     throw DeviceError({.where = "cuda graph",
