@@ -9,8 +9,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "engine/autograd/deferred_gradient.h"
 #include "engine/core/error.h"
-#include "engine/ops/arithmetic.h"
 
 namespace qtrain {
 namespace {
@@ -40,22 +40,6 @@ void require_finite(std::string_view op, std::string_view what, const Tensor& t)
   if (!t.defined() || t.dtype() != DType::f32) return;
   for (const float v : t.values())
     if (!std::isfinite(v)) throw_non_finite(op, what, v);
-}
-
-// into += gradient, without touching elements that somebody else may see.
-void accumulate(Tensor& into, Tensor gradient) {
-  if (!into.defined()) {
-    into = std::move(gradient);
-  } else if (into.is_sole_owner()) {
-    add_in_place(into, gradient);
-  } else if (gradient.is_sole_owner()) {
-    add_in_place(gradient, into);
-    into = std::move(gradient);
-  } else {
-    Tensor sum = into.clone();
-    add_in_place(sum, gradient);
-    into = std::move(sum);
-  }
 }
 
 }  // namespace
@@ -92,7 +76,7 @@ void SavedTensor::release() {
 }
 
 std::size_t SavedTensor::bytes() const {
-  return tensor_.defined() ? tensor_.bytes() : 0;
+  return tensor_.defined() && tensor_.pending() == nullptr ? tensor_.bytes() : 0;
 }
 
 Node::~Node() {
@@ -197,6 +181,14 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Older> ready;
   std::unordered_map<Node*, std::vector<Tensor>> pending;  // gradients of outputs, so far
 
+  // A parameter's gradient may be pending until the node runs that computes it: added up at the end then.
+  std::vector<std::pair<Tensor, Tensor>> late;
+  const auto give_leaf = [](const Tensor& leaf, Tensor grad) {
+    Tensor total = leaf.grad();
+    leaf.set_grad({});
+    accumulate(total, std::move(grad));
+    leaf.set_grad(total.is_sole_owner() ? std::move(total) : total.clone());
+  };
   const auto deliver = [&](const std::shared_ptr<Node>& node, std::size_t output, Tensor grad) {
     const auto [place, is_new] = pending.try_emplace(node.get(), node->output_count_);
     if (is_new) ready.push(node);
@@ -222,14 +214,17 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
       Tensor grad = std::move(grads[i]);
       if (edge.producer != nullptr) {
         deliver(edge.producer, edge.producer_output, std::move(grad));
+      } else if (grad.pending() != nullptr) {
+        late.emplace_back(edge.leaf, std::move(grad));
       } else {
-        Tensor total = edge.leaf.grad();
-        edge.leaf.set_grad({});
-        accumulate(total, std::move(grad));
-        edge.leaf.set_grad(total.is_sole_owner() ? std::move(total) : total.clone());
+        give_leaf(edge.leaf, std::move(grad));
       }
     }
     node->inputs_.clear();  // the chain of producers is freed while it is walked
+  }
+  for (auto& [leaf, grad] : late) {
+    grad.raw();  // whatever is still pending has nothing left to wait for
+    give_leaf(leaf, std::move(grad));
   }
 }
 
