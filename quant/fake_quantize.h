@@ -24,6 +24,8 @@
 // writes y with them, still in one pass. Only x itself is kept, which others keep anyway. It needs forward().
 #pragma once
 
+#include <utility>
+
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/kernels/bordered.h"
@@ -116,11 +118,13 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     if (addend().defined()) add_in_place(grad_x, addend());
   }
 
+  Tensor place_for_grad_x() const override { return reuse_or_allocate(g_); }
+
   void batch_norm_backward(BatchNormBackward a) override {
-    a.grad = g_;
-    a.addend = addend();
     const Stream stream = backend(g_.device()).stream();
-    const Tensor sums = Tensor::empty({std::max(K, 1)}, DType::f32, g_.device());
+    a.grad = std::exchange(g_, {});
+    a.addend = addend();
+    const Tensor sums = Tensor::empty({std::max(K, 1)}, DType::f32, a.grad.device());
     qtrain::batch_norm_backward<K>(stream, a, math_, sums.data<float>());
     give_parameters(sums);
   }

@@ -181,18 +181,44 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Older> ready;
   std::unordered_map<Node*, std::vector<Tensor>> pending;  // gradients of outputs, so far
 
-  // A parameter's gradient may be pending until the node runs that computes it: added up at the end then.
-  std::vector<std::pair<Tensor, Tensor>> late;
+  const auto deliver = [&](const std::shared_ptr<Node>& node, std::size_t output, Tensor grad) {
+    const auto [place, is_new] = pending.try_emplace(node.get(), node->output_count_);
+    if (is_new) ready.push(node);
+    accumulate(place->second[output], std::move(grad));
+  };
   const auto give_leaf = [](const Tensor& leaf, Tensor grad) {
     Tensor total = leaf.grad();
     leaf.set_grad({});
     accumulate(total, std::move(grad));
     leaf.set_grad(total.is_sole_owner() ? std::move(total) : total.clone());
   };
-  const auto deliver = [&](const std::shared_ptr<Node>& node, std::size_t output, Tensor grad) {
-    const auto [place, is_new] = pending.try_emplace(node.get(), node->output_count_);
-    if (is_new) ready.push(node);
-    accumulate(place->second[output], std::move(grad));
+  // Gradients of a quantizer's parameters are pending until an older node computes them in its own pass.
+  // Leaves, and nodes between a leaf and these, get them at the end.
+  std::vector<std::pair<Tensor, Tensor>> late_leaves;
+  std::vector<std::pair<std::shared_ptr<Node>, std::vector<Tensor>>> late_nodes;
+  const auto run = [&](const std::shared_ptr<Node>& node, std::vector<Tensor> grad_outputs) {
+    std::vector<Tensor> grads = node->backward(grad_outputs);
+    grad_outputs.clear();
+    for (SavedTensor* saved : node->saved()) saved->release();
+    for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
+      Node::Edge& edge = node->inputs_[i];
+      if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
+      if (is_checking_finite)
+        require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
+      Tensor grad = std::move(grads[i]);
+      if (edge.producer != nullptr)
+        deliver(edge.producer, edge.producer_output, std::move(grad));
+      else if (grad.pending() != nullptr)
+        late_leaves.emplace_back(edge.leaf, std::move(grad));
+      else
+        give_leaf(edge.leaf, std::move(grad));
+    }
+    node->inputs_.clear();  // the chain of producers is freed while it is walked
+  };
+  const auto can_wait = [](const Node& node, const std::vector<Tensor>& grad_outputs) {
+    return !node.takes_deferred_gradient() && std::ranges::any_of(grad_outputs, [](const Tensor& g) {
+      return g.defined() && g.pending() != nullptr;
+    }) && std::ranges::all_of(node.inputs_, [](const Node::Edge& edge) { return edge.producer == nullptr; });
   };
 
   deliver(loss.producer(), loss.producer_output(),
@@ -203,26 +229,13 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     auto waiting = pending.extract(node.get());
     if (node->used_) throw_used(fmt::format("what '{}' saved", node->name()));
     node->used_ = true;
-    std::vector<Tensor> grads = node->backward(waiting.mapped());
-    waiting.mapped().clear();
-    for (SavedTensor* saved : node->saved()) saved->release();
-    for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
-      Node::Edge& edge = node->inputs_[i];
-      if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
-      if (is_checking_finite)
-        require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
-      Tensor grad = std::move(grads[i]);
-      if (edge.producer != nullptr) {
-        deliver(edge.producer, edge.producer_output, std::move(grad));
-      } else if (grad.pending() != nullptr) {
-        late.emplace_back(edge.leaf, std::move(grad));
-      } else {
-        give_leaf(edge.leaf, std::move(grad));
-      }
-    }
-    node->inputs_.clear();  // the chain of producers is freed while it is walked
+    if (can_wait(*node, waiting.mapped()))
+      late_nodes.emplace_back(node, std::move(waiting.mapped()));
+    else
+      run(node, std::move(waiting.mapped()));
   }
-  for (auto& [leaf, grad] : late) {
+  for (auto& [node, grad_outputs] : late_nodes) run(node, std::move(grad_outputs));
+  for (auto& [leaf, grad] : late_leaves) {
     grad.raw();  // whatever is still pending has nothing left to wait for
     give_leaf(leaf, std::move(grad));
   }

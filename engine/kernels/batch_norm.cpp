@@ -128,8 +128,10 @@ class Backward {
         grad_(a.grad.data<float>()),
         addend_(data_or_null(a.addend)),
         grad_residual_(place_or_null(a.gradients.residual)),
+        grad_x_(place_or_null(a.gradients.x)),
         needs_y_(math != nullptr || (a.of.relu && (residual_ != nullptr || stored_y_ != nullptr))),
-        mask_(!a.of.relu ? Mask::none : (needs_y_ ? Mask::by_y : Mask::by_x)) {}
+        mask_(!a.of.relu ? Mask::none : (needs_y_ ? Mask::by_y : Mask::by_x)),
+        kept_g_(grad_residual_ != nullptr || math == nullptr ? grad_residual_ : grad_x_) {}
 
   void run(float* sums) {
     const std::int64_t columns = 2 * layout_.width;
@@ -147,7 +149,7 @@ class Backward {
       sums[k] = static_cast<float>(total);
     }
     merge(partial);
-    if (a_.gradients.x.defined()) write_grad_x();
+    if (grad_x_ != nullptr) write_grad_x();
   }
 
  private:
@@ -155,10 +157,8 @@ class Backward {
   struct Buffers {
     explicit Buffers(const Backward& b)
         : y(b.needs_y_ && b.stored_y_ == nullptr ? static_cast<std::size_t>(b.layout_.tile) : 0),
-          g(b.math_ != nullptr ? static_cast<std::size_t>(b.layout_.tile) : 0),
-          terms(static_cast<std::size_t>(b.terms_)) {}
+          g(b.math_ != nullptr ? static_cast<std::size_t>(b.layout_.tile) : 0) {}
     std::vector<float> y, g;
-    std::vector<double> terms;
   };
 
   GradientOfTile tile_at(std::int64_t first, std::int64_t count, Buffers& buffers, double* terms) const {
@@ -186,7 +186,7 @@ class Backward {
     const std::int64_t end = std::min(layout_.n, (b + 1) * layout_.block);
     for (std::int64_t first = b * layout_.block; first < end; first += layout_.tile) {
       const GradientOfTile t = tile_at(first, std::min(layout_.tile, end - first), buffers, terms);
-      float* const store = grad_residual_ != nullptr ? grad_residual_ + first : nullptr;
+      float* const store = kept_g_ != nullptr ? kept_g_ + first : nullptr;
       with_mask(mask_, [&](auto mask) {
         with_flags(
             [&](auto adds, auto stores) {
@@ -267,24 +267,21 @@ class Backward {
   void write_grad_x() const {
     const Wide mean_g(layout_, mean_g_.data());
     const Wide along_x(layout_, along_x_.data());
-    float* const grad_x = a_.gradients.x.data<float>();
     parallel_for(layout_.tiles(), std::max<std::int64_t>(1, map_grain / layout_.tile),
                  [&](std::int64_t begin, std::int64_t end) {
                    Buffers buffers(*this);
                    for (std::int64_t i = begin; i < end; ++i) {
                      const std::int64_t first = i * layout_.tile;
                      const std::int64_t count = std::min(layout_.tile, layout_.n - first);
-                     // The residual's gradient is g as it is wanted here.
-                     const bool is_stored = grad_residual_ != nullptr;
+                     const bool kept = kept_g_ != nullptr;
                      const GradientOfTile t =
-                         is_stored
-                             ? GradientOfTile{x_ + first, nullptr, grad_residual_ + first, nullptr, count}
-                             : tile_at(first, count, buffers, buffers.terms.data());
-                     with_mask(is_stored ? Mask::none : mask_, [&](auto mask) {
+                         kept ? GradientOfTile{x_ + first, nullptr, kept_g_ + first, nullptr, count}
+                              : tile_at(first, count, buffers, nullptr);
+                     with_mask(kept ? Mask::none : mask_, [&](auto mask) {
                        with_flags(
                            [&](auto adds) {
                              write_tile<decltype(mask)::value, decltype(adds)::value>(
-                                 t, mean_g.data(), along_x.data(), grad_x + first);
+                                 t, mean_g.data(), along_x.data(), grad_x_ + first);
                            },
                            t.addend != nullptr);
                      });
@@ -318,8 +315,13 @@ class Backward {
   const float* grad_;
   const float* addend_;
   float* grad_residual_;
+  float* grad_x_;
   bool needs_y_;
   Mask mask_;
+  // Where the first pass leaves g as the second wants it, behind the ReLU: the residual's gradient is just
+  // that. Without one the math would cost more again than the memory, and grad_x is where g is read from or
+  // where the second pass writes. A bare ReLU is cheaper done again.
+  float* kept_g_;
   std::vector<float> mean_g_, along_x_;
 };
 

@@ -42,7 +42,7 @@ struct BatchNormOutput {
 
 // Where the gradients go; undefined where not wanted.
 struct BatchNormGradients {
-  Tensor x;
+  Tensor x;  // may be over BatchNormBackward::grad
   Tensor gamma;  // [C]
   Tensor beta;   // [C]
   Tensor residual;

@@ -26,13 +26,22 @@ struct BatchNormNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& grad_y = grad_outputs[0];
     const auto deferred = std::dynamic_pointer_cast<DeferredBatchNormGradient>(grad_y.pending());
+    // Without a ReLU the residual's gradient is grad_y itself, if that is there.
+    const bool own_residual = has_residual && needs_grad(3) && (relu || deferred != nullptr);
     BatchNormBackward a{
         .of = {.x = x.get(), .residual = {}, .coefficients = coefficients.get(), .relu = relu},
         .y = {},
-        .grad = deferred != nullptr ? Tensor() : grad_y,
+        .grad = {},
         .addend = {},
         .training = training,
         .gradients = {}};
+    BatchNormGradients& grads = a.gradients;
+    if (needs_grad(0)) {
+      if (deferred != nullptr)
+        grads.x = deferred->place_for_grad_x();
+      else
+        grads.x = has_residual && !own_residual ? Tensor::empty_like(grad_y) : reuse_or_allocate(grad_y);
+    }
     if (y.defined() && (relu || deferred != nullptr)) {
       const Tensor output = y.get();
       if (const auto pending = fusable_batch_norm(output))
@@ -41,17 +50,15 @@ struct BatchNormNode final : Node {
         a.y = output;
     }
     const Shape channels{a.of.x.dim(1)};
-    BatchNormGradients& grads = a.gradients;
-    if (needs_grad(0)) grads.x = Tensor::empty_like(a.of.x);
     if (needs_grad(1)) grads.gamma = Tensor::empty(channels, DType::f32, grad_y.device());
     if (needs_grad(2)) grads.beta = Tensor::empty(channels, DType::f32, grad_y.device());
-    // Without a ReLU the residual's gradient is grad_y itself.
-    const bool own_residual = has_residual && needs_grad(3) && (relu || deferred != nullptr);
     if (own_residual) grads.residual = Tensor::empty_like(a.of.x);
-    if (deferred != nullptr)
+    if (deferred != nullptr) {
       deferred->batch_norm_backward(a);
-    else
+    } else {
+      a.grad = grad_y;
       batch_norm_backward<0>(backend(grad_y.device()).stream(), a, Identity{}, nullptr);
+    }
     return {grads.x, grads.gamma, grads.beta,
             own_residual ? grads.residual : (has_residual ? grad_y : Tensor())};
   }

@@ -45,7 +45,10 @@ std::shared_ptr<DeferredBatchNorm> fusable_batch_norm(const Tensor& y);
 // dL/dy, where dL/dq is there and q = f(y).
 class DeferredBatchNormGradient : public DeferredGradient {
  public:
-  // batch_norm_backward() of engine/kernels/batch_norm.h with the math of f; fills in grad and addend.
+  // Where dL/dx may be written.
+  virtual Tensor place_for_grad_x() const = 0;
+  // batch_norm_backward() of engine/kernels/batch_norm.h with the math of f; fills in grad and addend. The last
+  // thing that it is used for.
   virtual void batch_norm_backward(BatchNormBackward arguments) = 0;
 };
 
