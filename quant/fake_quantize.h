@@ -30,6 +30,7 @@
 #include "engine/backend/backend.h"
 #include "engine/kernels/bordered.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/arithmetic.h"
 #include "engine/ops/batch_norm_fusion.h"
 #include "engine/ops/check.h"
@@ -73,9 +74,7 @@ constexpr bool has_own_kernel = requires {
 // One learned number each from the K sums.
 inline Tensor parameter_gradient(const Tensor& sums, std::int64_t k, const Tensor& into) {
   const std::int64_t groups = into.numel();
-  map(
-      backend(sums.device()).stream(), groups, [] QTRAIN_LAMBDA(float v) { return v; }, into.data<float>(),
-      sums.data<float>() + k * groups);
+  map(backend(sums.device()).stream(), groups, Copied(), into.data<float>(), sums.data<float>() + k * groups);
   return into;
 }
 
@@ -110,7 +109,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     if constexpr (K == 0) {
       map(stream, g_.numel(), math_, grad_x.data<float>(), x_.data<float>(), g_.data<float>());
     } else {
-      const Tensor sums = Tensor::empty({K}, DType::f32, g_.device());
+      const Tensor sums = Tensor::empty(Shape{K}, DType::f32, g_.device());
       map_reduce_groups<K>(stream, g_.numel(), {}, math_, sums.data<float>(), grad_x.data<float>(),
                            x_.data<float>(), g_.data<float>());
       give_parameters(sums);
@@ -124,7 +123,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     const Stream stream = backend(g_.device()).stream();
     a.grad = std::exchange(g_, {});
     a.addend = addend();
-    const Tensor sums = Tensor::empty({std::max(K, 1)}, DType::f32, a.grad.device());
+    const Tensor sums = Tensor::empty(Shape{std::max(K, 1)}, DType::f32, a.grad.device());
     qtrain::batch_norm_backward<K>(stream, a, math_, sums.data<float>());
     give_parameters(sums);
   }
@@ -269,8 +268,7 @@ struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
     float* const grad_x = grads[0].template data<float>();
     const float* const grad_y = g.data<float>();
     if constexpr (straight_through<F>) {
-      map_inside(
-          stream, rows, [] QTRAIN_LAMBDA(float v) { return v; }, grad_x, grad_y);
+      map_inside(stream, rows, Copied(), grad_x, grad_y);
     } else {
       const Tensor input = this->x.get();
       const BackwardOf<F> math{this->bound()};

@@ -1,6 +1,7 @@
 // Where tensors live and where work is queued.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace qtrain {
@@ -19,7 +20,9 @@ struct Device {
 // behind the host, and whoever reads its results on the host synchronizes first (see host_read.h).
 struct Stream {
   Device device;
-  void* native = nullptr;  // cudaStream_t on a GPU, unused on the CPU; not owned
+  void* native = nullptr;             // cudaStream_t on a GPU, unused on the CPU; not owned
+  std::uint32_t* arrivals = nullptr;  // a zeroed device word that reductions use to find their last block, 0
+                                      // again after every kernel
 };
 
 }  // namespace qtrain

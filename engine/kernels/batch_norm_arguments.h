@@ -35,9 +35,10 @@ struct BatchNormGradients {
 
 struct BatchNormBackward {
   BatchNormOutput of;
-  Tensor y;       // where it is stored already: read in place of of.residual; else undefined
-  Tensor grad;    // dL/dq
-  Tensor addend;  // added to what math makes of grad: the part of dL/dy that comes from elsewhere; or undefined
+  Tensor y;     // where it is stored already: read in place of of.residual; else undefined
+  Tensor grad;  // dL/dq
+  Tensor
+      addend;  // added to what math makes of grad: the part of dL/dy that comes from elsewhere; or undefined
   bool training = true;  // the statistics depend on x
   BatchNormGradients gradients;
 };
@@ -45,8 +46,8 @@ struct BatchNormBackward {
 // In place of math: nothing follows y, and BatchNormBackward::grad is dL/dy.
 struct Identity {};
 
-// Forward and backward share this expression, so that the backward finds the very sign that the forward's ReLU
-// saw. V: float, or a vector of them.
+// Forward and backward share this expression, so that the backward finds the very sign that the forward's
+// ReLU saw. V: float, or a vector of them.
 template <class V>
 QTRAIN_HOST_DEVICE V normalize(V x, V mean, V slope, V beta) {
   return (x - mean) * slope + beta;
@@ -131,7 +132,8 @@ struct BatchNormEvaluation {
   }
 };
 
-// The gradients of a channel's gamma and beta, and what dL/dx subtracts: slope (g - mean_g - (x - mean) along_x).
+// The gradients of a channel's gamma and beta, and what dL/dx subtracts: slope (g - mean_g - (x - mean)
+// along_x).
 struct BatchNormGradientMerge {
   const float* invstd;
   double rows;

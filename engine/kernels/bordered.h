@@ -3,6 +3,7 @@
 // one run of memory, and functors run over rows.
 //
 //   map_bordered(stream, rows, f, wide, in)      wide = f(in) inside, f(0) in the border
+//   fill_border(stream, rows, value, wide, in)   wide = in inside, value in the border
 //   map_inside(stream, rows, f, out, wide)       out = f(wide) inside
 //   map_inside(stream, rows, f, out, wide, in)   out = f(in, wide) inside
 //   map_reduce_bordered<K>(stream, rows, f, sums, out, wide, in)
@@ -13,52 +14,28 @@
 // a reduction is a number of whole rows.
 #pragma once
 
-#include "engine/backend/geometry.h"
+#include "engine/kernels/bordered_rows.h"
+#include "engine/kernels/device/bordered.h"
 #include "engine/kernels/grouped.h"
+#include "engine/kernels/scalar_functors.h"
 
 namespace qtrain {
 
-// [N, C, H, W] images with a border, row by row.
-class BorderedRows {
- public:
-  BorderedRows(const Shape& images, const Border& border)
-      : top_(border.begin.h),
-        inner_height_(images[2]),
-        height_(border.begin.h + images[2] + border.end.h),
-        left_(border.begin.w * images[1]),
-        inner_length_(images[3] * images[1]),
-        length_(left_ + inner_length_ + border.end.w * images[1]),
-        count_(images[0] * height_) {}
-
-  std::int64_t count() const { return count_; }    // of all images, with the border
-  std::int64_t length() const { return length_; }  // elements of a row with its border
-  std::int64_t grain() const { return at_least_one(map_grain); }
-  std::int64_t block() const { return at_least_one(reduction_block); }  // rows of one
-
-  // Calls inside(start in the wide array, start in the other, elements) and around(start, elements) for the
-  // parts of a row.
-  template <class Inside, class Around>
-  QTRAIN_HOST_DEVICE void visit(std::int64_t row, Inside&& inside, Around&& around) const {
-    const std::int64_t start = row * length_;
-    const std::int64_t y = row % height_ - top_;
-    if (y < 0 || y >= inner_height_) return around(start, length_);
-    const std::int64_t right = left_ + inner_length_;
-    if (left_ > 0) around(start, left_);
-    inside(start + left_, (row / height_ * inner_height_ + y) * inner_length_, inner_length_);
-    if (right < length_) around(start + right, length_ - right);
-  }
-
- private:
-  std::int64_t at_least_one(std::int64_t elements) const {
-    return std::max<std::int64_t>(1, elements / std::max<std::int64_t>(1, length_));
-  }
-
-  std::int64_t top_, inner_height_, height_;   // in rows
-  std::int64_t left_, inner_length_, length_;  // in elements
-  std::int64_t count_;
-};
-
 namespace detail {
+
+struct ValueAtZero {
+  template <class F>
+  QTRAIN_HOST_DEVICE float operator()(const F& f) const {
+    return f(0.0F);
+  }
+};
+struct Constant {
+  float value;
+  template <class F>
+  QTRAIN_HOST_DEVICE float operator()(const F& /*f*/) const {
+    return value;
+  }
+};
 
 // map_block() that asks a little ahead for the memory it writes: a store to a line that isn't cached waits
 // for it. Writes of large images take a sixth less time; asking for what is read as well gains nothing.
@@ -75,27 +52,38 @@ void map_row(F f, std::int64_t n, float* out, const In*... in) {
 
 }  // namespace detail
 
-template <class F>
-void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wide, const float* in) {
-  require_host(stream);
+// border(f) is what the border gets.
+template <class F, class Border>
+void map_bordered(const Stream& stream, const BorderedRows& rows, F f, Border border, float* wide,
+                  const float* in) {
+  if (on_device(stream)) return device::map_bordered(stream, rows, f, border, wide, in);
   parallel_for(rows.count(), rows.grain(), [&](std::int64_t begin, std::int64_t end) {
     F local = f;
     detail::prepare_group(local, 0);
-    const float of_zero = local(0.0F);
+    const float of_border = border(local);
     for (std::int64_t row = begin; row < end; ++row)
       rows.visit(
           row,
           [&](std::int64_t at, std::int64_t from, std::int64_t n) {
             detail::map_row(local, n, wide + at, in + from);
           },
-          [&](std::int64_t at, std::int64_t n) { std::fill_n(wide + at, n, of_zero); });
+          [&](std::int64_t at, std::int64_t n) { std::fill_n(wide + at, n, of_border); });
   });
+}
+
+template <class F>
+void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wide, const float* in) {
+  map_bordered(stream, rows, f, detail::ValueAtZero(), wide, in);
+}
+template <class T>
+void fill_border(const Stream& stream, const BorderedRows& rows, float value, T* wide, const T* in) {
+  map_bordered(stream, rows, Copied(), detail::Constant{value}, wide, in);
 }
 
 template <class F, class... In>
 void map_inside(const Stream& stream, const BorderedRows& rows, F f, float* out, const float* wide,
                 const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_inside(stream, rows, f, out, wide, in...);
   parallel_for(rows.count(), rows.grain(), [&](std::int64_t begin, std::int64_t end) {
     F local = f;
     detail::prepare_group(local, 0);
@@ -112,7 +100,7 @@ void map_inside(const Stream& stream, const BorderedRows& rows, F f, float* out,
 template <int K, class F>
 void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, float* sums, float* out,
                          const float* wide, const float* in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_reduce_bordered<K>(stream, rows, f, sums, out, wide, in);
   const std::int64_t blocks = (rows.count() + rows.block() - 1) / rows.block();
   const Scratch<double> partial(stream, blocks * K);
   parallel_for(blocks, 1, [&](std::int64_t first, std::int64_t last) {

@@ -14,20 +14,12 @@
 //   the sum of all elements
 #pragma once
 
+#include "engine/kernels/device/codes.h"
 #include "engine/kernels/grouped.h"
+#include "engine/kernels/levels.h"
 #include "engine/kernels/simd.h"
 
 namespace qtrain {
-
-constexpr int pair_count(int bits) {
-  return bits * (bits + 1) / 2;
-}
-constexpr int code_sums(int bits) {
-  return pair_count(bits) + bits + 1;
-}
-QTRAIN_HOST_DEVICE constexpr int pair_position(int bits, int j, int k) {
-  return j * bits - j * (j - 1) / 2 + k - j;
-}
 
 namespace detail {
 
@@ -41,24 +33,6 @@ void add_code(std::int32_t code, double number, double sum, double* sums) {
     for (int k = j; k < bits; ++k)
       if ((code >> k & 1) != 0) sums[pair_position(bits, j, k)] += number;
   }
-}
-
-// The last threshold below x, by halving.
-template <int bits, class F, std::size_t... step>
-std::int32_t level_of(const F& f, float x, std::index_sequence<step...>) {
-  std::int32_t i = 0;
-  ((i += x > f.thresholds[i + (1 << bits >> (step + 1))] ? 1 << bits >> (step + 1) : 0), ...);
-  return i;
-}
-template <int bits, class F>
-std::int32_t level_of(const F& f, float x) {
-  return level_of<bits>(f, x, std::make_index_sequence<bits>());
-}
-
-// NaN stays.
-template <class F>
-float value_at(const F& f, std::int32_t level, float x) {
-  return x == x ? f.levels[level] : x;
 }
 
 // Up to 4 bits a vector holds a table of all levels, in which 16 elements are looked up by one instruction.
@@ -246,20 +220,24 @@ struct CodeRuns<bits, F> {
 template <int bits, class F>
 void map_levels(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* out,
                 const float* in) {
+  if (on_device(stream)) return device::map_levels<bits>(stream, n, grouping, f, out, in);
+#if !defined(__CUDA_ARCH__)  // nvcc's device pass can't take vectors in host code
   using Runs = detail::LevelRuns<bits, F>;
-  require_host(stream);
   detail::for_group_runs(n, grouping, Runs{f},
                          [&](const Runs& runs, std::int64_t, std::size_t, std::int64_t begin,
                              std::int64_t end) { runs.round(begin, end, out, in); });
+#endif
 }
 
 template <int bits, class F>
 void map_codes(const Stream& stream, std::int64_t n, const Grouping& grouping, const F& f, float* sums,
                float* out, const float* in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_codes<bits>(stream, n, grouping, f, sums, out, in);
+#if !defined(__CUDA_ARCH__)
   detail::combine_runs<code_sums(bits), Sum>(stream, n, grouping, detail::CodeRuns<bits, F>{f}, sums,
                                              [out, in](const auto& runs, std::int64_t begin, std::int64_t end,
                                                        double* into) { runs(begin, end, into, out, in); });
+#endif
 }
 
 }  // namespace qtrain

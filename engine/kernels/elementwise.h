@@ -21,88 +21,29 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
-#include <limits>
 
-#include "engine/core/device.h"
-#include "engine/core/host_device.h"
+#include "engine/kernels/device/elementwise.h"
+#include "engine/kernels/device/grouped.h"
+#include "engine/kernels/element.h"
+#include "engine/kernels/functor.h"
 #include "engine/kernels/parallel.h"
 
 namespace qtrain {
 
-inline constexpr std::int64_t reduction_block = 8192;
 inline constexpr int lanes = 64;
 
 inline std::int64_t reduction_blocks(std::int64_t n) {
   return (n + reduction_block - 1) / reduction_block;
 }
 
-// The K terms that one element adds to a reduction, K = 1 to 8: Terms<2>{a, b}. Plain members and passed by
-// value: the compiler keeps them in vector registers, which it can't do with an array or anything whose
-// address is taken.
-// clang-format off
-template <int K> struct Terms;
-template <> struct Terms<1> { float t0; };
-template <> struct Terms<2> { float t0, t1; };
-template <> struct Terms<3> { float t0, t1, t2; };
-template <> struct Terms<4> { float t0, t1, t2, t3; };
-template <> struct Terms<5> { float t0, t1, t2, t3, t4; };
-template <> struct Terms<6> { float t0, t1, t2, t3, t4, t5; };
-template <> struct Terms<7> { float t0, t1, t2, t3, t4, t5, t6; };
-template <> struct Terms<8> { float t0, t1, t2, t3, t4, t5, t6, t7; };
-
-template <int k, int K>
-QTRAIN_HOST_DEVICE float term(Terms<K> terms) {
-  if constexpr (k == 0) return terms.t0;
-  else if constexpr (k == 1) return terms.t1;
-  else if constexpr (k == 2) return terms.t2;
-  else if constexpr (k == 3) return terms.t3;
-  else if constexpr (k == 4) return terms.t4;
-  else if constexpr (k == 5) return terms.t5;
-  else if constexpr (k == 6) return terms.t6;
-  else return terms.t7;
-}
-// clang-format on
-
-// What a functor of map_reduce returns.
-template <int K>
-struct Mapped {
-  float value;
-  Terms<K> terms;
-};
-
-struct Sum {
-  static constexpr float identity = 0;
-  QTRAIN_HOST_DEVICE static float combine(float a, float b) { return a + b; }
-  static double combine_blocks(double a, double b) { return a + b; }
-};
-
-// NaN passes: the maximum of anything with a NaN is NaN.
-struct Maximum {
-  static constexpr float identity = -std::numeric_limits<float>::infinity();
-  QTRAIN_HOST_DEVICE static float combine(float a, float b) { return (a >= b || a != a) ? a : b; }
-  static double combine_blocks(double a, double b) { return (a >= b || a != a) ? a : b; }
-};
-
-struct Minimum {
-  static constexpr float identity = std::numeric_limits<float>::infinity();
-  QTRAIN_HOST_DEVICE static float combine(float a, float b) { return (a <= b || a != a) ? a : b; }
-  static double combine_blocks(double a, double b) { return (a <= b || a != a) ? a : b; }
-};
-
 namespace detail {
-
-template <class F>
-void prepare(F& f) {
-  if constexpr (requires { f.prepare(); }) f.prepare();
-}
 
 // Functors are taken by value: a copy whose address nobody has stays in registers while `out` is written.
 template <class Out, class F, class... In>
 void map_block(F f, std::int64_t begin, std::int64_t end, Out* out, const In*... in) {
 #pragma omp simd
-  for (std::int64_t i = begin; i < end; ++i) out[i] = f(in[i]...);
+  for (std::int64_t i = begin; i < end; ++i) store(out[i], f(load(in[i])...));
 }
 
 // sums[k][l] += term k of element first + l, for a row of lanes. The loop over k is unrolled by hand: the
@@ -196,7 +137,7 @@ void reduce_blocks(const Stream& stream, std::int64_t n, Wanted wanted, F f, flo
 
 template <class F, class Out, class... In>
 void map(const Stream& stream, std::int64_t n, F f, Out* out, const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_groups(stream, n, {}, f, out, in...);
   parallel_for(n, map_grain, [&](std::int64_t begin, std::int64_t end) {
     F local = f;
     detail::prepare(local);
@@ -206,11 +147,11 @@ void map(const Stream& stream, std::int64_t n, F f, Out* out, const In*... in) {
 
 template <int K, class F, class Out, class... In>
 void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out, const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_reduce_groups<K>(stream, n, {}, f, sums, out, in...);
   detail::reduce_blocks<K, Sum>(stream, n, detail::EveryBlock{}, f, sums, [&](const F& local) {
     return [local, out, in...](std::int64_t i) {
-      const Mapped<K> mapped = local(in[i]...);
-      out[i] = mapped.value;
+      const Mapped<K> mapped = local(load(in[i])...);
+      store(out[i], mapped.value);
       return mapped.terms;
     };
   });
@@ -219,32 +160,32 @@ void map_reduce(const Stream& stream, std::int64_t n, F f, float* sums, Out* out
 // f returns Terms<K>.
 template <int K, class Combine, class F, class... In>
 void reduce(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::reduce_groups<K, Combine>(stream, n, {}, f, results, in...);
   detail::reduce_blocks<K, Combine>(stream, n, detail::EveryBlock{}, f, results, [&](const F& local) {
-    return [local, in...](std::int64_t i) { return local(in[i]...); };
+    return [local, in...](std::int64_t i) { return local(load(in[i])...); };
   });
 }
 
 template <int K, class Combine, class Wanted, class F, class... In>
 void reduce_where(const Stream& stream, std::int64_t n, Wanted wanted, F f, float* results, const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::reduce_where<K, Combine>(stream, n, wanted, f, results, in...);
   detail::reduce_blocks<K, Combine>(stream, n, wanted, f, results, [&](const F& local) {
-    return [local, in...](std::int64_t i) { return local(in[i]...); };
+    return [local, in...](std::int64_t i) { return local(load(in[i])...); };
   });
 }
 
 // results: K floats for each of the reduction_blocks(n) blocks.
 template <int K, class Combine, class F, class... In>
 void reduce_each_block(const Stream& stream, std::int64_t n, F f, float* results, const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::reduce_each_block<K, Combine>(stream, n, f, results, in...);
   detail::partial_results<K, Combine>(n, detail::EveryBlock{}, f, results, [&](const F& local) {
-    return [local, in...](std::int64_t i) { return local(in[i]...); };
+    return [local, in...](std::int64_t i) { return local(load(in[i])...); };
   });
 }
 
 template <class F>
 void for_each(const Stream& stream, std::int64_t n, F f, std::int64_t grain = map_grain) {
-  require_host(stream);
+  if (on_device(stream)) return device::for_each(stream, n, f);
   parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
     F local = f;
     detail::prepare(local);

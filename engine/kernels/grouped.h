@@ -16,29 +16,7 @@
 
 namespace qtrain {
 
-// How n elements in memory order fall into groups: `outer` contiguous spans, and in each of them runs of
-// `run` elements that belong to `inner` groups in turn.
-//   whole tensor                       {}
-//   G groups of output channels        {.outer = G}
-//   samples                            {.outer = N}
-//   G ranges of C channels             {.inner = G, .run = C / G}      (channels are innermost in memory)
-//   each channel of each sample        {.outer = N, .inner = C, .run = 1}
-struct Grouping {
-  std::int64_t outer = 1;
-  std::int64_t inner = 1;
-  std::int64_t run = 0;  // needed where inner > 1
-  std::int64_t groups() const { return outer * inner; }
-};
-
 namespace detail {
-
-template <class F>
-void prepare_group(F& f, std::int64_t group) {
-  if constexpr (requires { f.prepare(group); })
-    f.prepare(group);
-  else
-    prepare(f);
-}
 
 // The parts that a grouped kernel is cut into; none depends on the number of threads.
 struct Parts {
@@ -168,7 +146,7 @@ void reduce_parts(const Stream& stream, std::int64_t n, const Grouping& grouping
 template <class F, class Out, class... In>
 void map_groups(const Stream& stream, std::int64_t n, const Grouping& grouping, F f, Out* out,
                 const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_groups(stream, n, grouping, f, out, in...);
   detail::for_group_runs(
       n, grouping, f, [&](const F& functor, std::int64_t, std::size_t, std::int64_t begin, std::int64_t end) {
         detail::map_block(functor, begin, end, out, in...);
@@ -178,11 +156,11 @@ void map_groups(const Stream& stream, std::int64_t n, const Grouping& grouping, 
 template <int K, class F, class Out, class... In>
 void map_reduce_groups(const Stream& stream, std::int64_t n, const Grouping& grouping, F f, float* sums,
                        Out* out, const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::map_reduce_groups<K>(stream, n, grouping, f, sums, out, in...);
   detail::reduce_parts<K, Sum>(stream, n, grouping, f, sums, [&](const F& local) {
     return [local, out, in...](std::int64_t i) {
-      const Mapped<K> mapped = local(in[i]...);
-      out[i] = mapped.value;
+      const Mapped<K> mapped = local(load(in[i])...);
+      store(out[i], mapped.value);
       return mapped.terms;
     };
   });
@@ -192,9 +170,9 @@ void map_reduce_groups(const Stream& stream, std::int64_t n, const Grouping& gro
 template <int K, class Combine, class F, class... In>
 void reduce_groups(const Stream& stream, std::int64_t n, const Grouping& grouping, F f, float* results,
                    const In*... in) {
-  require_host(stream);
+  if (on_device(stream)) return device::reduce_groups<K, Combine>(stream, n, grouping, f, results, in...);
   detail::reduce_parts<K, Combine>(stream, n, grouping, f, results, [&](const F& local) {
-    return [local, in...](std::int64_t i) { return local(in[i]...); };
+    return [local, in...](std::int64_t i) { return local(load(in[i])...); };
   });
 }
 

@@ -56,13 +56,4 @@ void detail::run_parallel(std::int64_t n, std::int64_t grain, void (*body)(void*
   if (failure) std::rethrow_exception(failure);
 }
 
-void require_host(const Stream& stream) {
-  if (stream.device.type != DeviceType::cpu)
-    throw DeviceError({.where = "kernel",
-                       .what = "this build has no kernels for the device",
-                       .got = stream.device.str(),
-                       .expected = "cpu",
-                       .hint = "build with CUDA"});
-}
-
 }  // namespace qtrain

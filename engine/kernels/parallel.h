@@ -45,7 +45,4 @@ class Scratch {
   Storage storage_;
 };
 
-// Kernels compiled for the host refuse other streams.
-void require_host(const Stream& stream);
-
 }  // namespace qtrain

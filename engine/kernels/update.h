@@ -12,7 +12,7 @@ namespace qtrain {
 
 template <class F, class... Element>
 void update(const Stream& stream, std::int64_t n, F f, Element*... arrays) {
-  require_host(stream);
+  if (on_device(stream)) return device::update(stream, n, f, arrays...);
   parallel_for(n, map_grain, [&](std::int64_t begin, std::int64_t end) {
     F local = f;
     detail::prepare(local);

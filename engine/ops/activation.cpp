@@ -70,6 +70,24 @@ constexpr bool from_output = requires(const F& f) {
 };
 
 template <class F>
+struct Forward {
+  F f;
+  QTRAIN_HOST_DEVICE float operator()(float x) const { return f.forward(x); }
+};
+
+// Takes what the node kept, x or y, and the gradient.
+template <class F>
+struct Backward {
+  F f;
+  QTRAIN_HOST_DEVICE float operator()(float kept, float g) const {
+    if constexpr (from_output<F>)
+      return g * f.derivative_from_output(kept);
+    else
+      return g * f.derivative(kept);
+  }
+};
+
+template <class F>
 struct ActivationNode final : Node {
   F f{};
   SavedTensor kept{from_output<F> ? "y" : "x"};
@@ -80,15 +98,8 @@ struct ActivationNode final : Node {
     const Tensor& grad_y = grad_outputs[0];
     const Tensor basis = kept.get();
     Tensor grad_x = reuse_or_allocate(grad_y);
-    const F activation = f;
-    const auto chain = [activation] QTRAIN_LAMBDA(float value, float g) {
-      if constexpr (from_output<F>)
-        return g * activation.derivative_from_output(value);
-      else
-        return g * activation.derivative(value);
-    };
-    map(backend(grad_y.device()).stream(), grad_y.numel(), chain, grad_x.data<float>(), basis.data<float>(),
-        grad_y.data<float>());
+    map(backend(grad_y.device()).stream(), grad_y.numel(), Backward<F>{f}, grad_x.data<float>(),
+        basis.data<float>(), grad_y.data<float>());
     return {grad_x};
   }
 };
@@ -97,9 +108,7 @@ template <class F>
 Tensor activate(const Tensor& x, F f) {
   check::tensor(F::name, "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(
-      backend(x.device()).stream(), x.numel(), [f] QTRAIN_LAMBDA(float v) { return f.forward(v); },
-      y.data<float>(), x.data<float>());
+  map(backend(x.device()).stream(), x.numel(), Forward<F>{f}, y.data<float>(), x.data<float>());
   return Tape::record<ActivationNode<F>>(F::name, {x}, y, [&](ActivationNode<F>& node) {
     node.f = f;
     node.kept.save(from_output<F> ? y : x);

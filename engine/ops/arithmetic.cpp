@@ -6,6 +6,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/kernels/elementwise.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/check.h"
 #include "engine/ops/strides.h"
 
@@ -57,6 +58,28 @@ struct Divide {
 };
 // clang-format on
 
+template <class F>
+struct DerivativeOfA {
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return F{}.da(a, b); }
+};
+template <class F>
+struct DerivativeOfB {
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return F{}.db(a, b); }
+};
+
+template <class F>
+struct Broadcast {
+  F f;
+  StoredOrder order;
+  StoredOrder::Strides a_strides, b_strides;
+  const float* a;
+  const float* b;
+  float* y;
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
+    y[i] = f(a[order.offset(i, a_strides)], b[order.offset(i, b_strides)]);
+  }
+};
+
 // out = f(a, b) with broadcasting. Equal shapes are one straight loop; otherwise each output element finds
 // its operands through their strides, with stride 0 along repeated dimensions.
 template <class F>
@@ -70,10 +93,8 @@ void run_broadcast(F f, const Tensor& a, const Tensor& b, const Tensor& out) {
     return;
   }
   const StoredOrder order(out.shape());
-  const auto sa = order.strides_of(a.shape());
-  const auto sb = order.strides_of(b.shape());
   for_each(stream, out.numel(),
-           [=] QTRAIN_LAMBDA(std::int64_t i) { y[i] = f(pa[order.offset(i, sa)], pb[order.offset(i, sb)]); });
+           Broadcast<F>{f, order, order.strides_of(a.shape()), order.strides_of(b.shape()), pa, pb, y});
 }
 
 template <class F>
@@ -88,14 +109,9 @@ struct BinaryNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
     std::vector<Tensor> grads(2);
-    if (needs_grad(0))
-      grads[0] = sum_to_shape(times_derivative(
-                                  g, [](float x, float y) { return F{}.da(x, y); }, 1.0F),
-                              a_shape);
+    if (needs_grad(0)) grads[0] = sum_to_shape(times_derivative(g, DerivativeOfA<F>(), 1.0F), a_shape);
     if (needs_grad(1))
-      grads[1] = sum_to_shape(times_derivative(
-                                  g, [](float x, float y) { return F{}.db(x, y); }, F{}.db(0, 1)),
-                              b_shape);
+      grads[1] = sum_to_shape(times_derivative(g, DerivativeOfB<F>(), F{}.db(0, 1)), b_shape);
     return grads;
   }
 
@@ -107,9 +123,8 @@ struct BinaryNode final : Node {
     } else {
       Tensor d = Tensor::empty_like(g);
       run_broadcast(derivative, a.get(), b.get(), d);
-      map(
-          backend(g.device()).stream(), g.numel(), [] QTRAIN_LAMBDA(float x, float y) { return x * y; },
-          d.data<float>(), d.data<float>(), g.data<float>());
+      map(backend(g.device()).stream(), g.numel(), Product(), d.data<float>(), d.data<float>(),
+          g.data<float>());
       return d;
     }
   }
@@ -141,6 +156,29 @@ struct ScaleNode final : Node {
   }
 };
 
+struct Times {
+  const float* source;
+  float value = 0;
+  QTRAIN_HOST_DEVICE void prepare() { value = *source; }
+  QTRAIN_HOST_DEVICE float operator()(float x) const { return x * value; }
+};
+
+// Each output element walks the dimensions that broadcasting repeated.
+struct SumRepeated {
+  StoredOrder kept, repeated;
+  StoredOrder::Strides in_kept, in_repeated, in_out;
+  std::int64_t terms;
+  const float* x;
+  float* y;
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
+    const std::int64_t start = kept.offset(i, in_kept);
+    double total = 0;
+    for (std::int64_t k = 0; k < terms; ++k)
+      total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
+    y[kept.offset(i, in_out)] = static_cast<float>(total);
+  }
+};
+
 struct ShiftNode final : Node {
   std::string_view name() const override { return "shift"; }
   std::vector<SavedTensor*> saved() override { return {}; }
@@ -165,18 +203,14 @@ Tensor divide(const Tensor& a, const Tensor& b) {
 Tensor scale(const Tensor& x, float factor) {
   check::tensor("scale", "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(
-      backend(x.device()).stream(), x.numel(), [factor] QTRAIN_LAMBDA(float v) { return factor * v; },
-      y.data<float>(), x.data<float>());
+  map(backend(x.device()).stream(), x.numel(), Scaled{factor}, y.data<float>(), x.data<float>());
   return Tape::record<ScaleNode>("scale", {x}, y, [&](ScaleNode& node) { node.factor = factor; });
 }
 
 Tensor shift(const Tensor& x, float offset) {
   check::tensor("shift", "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(
-      backend(x.device()).stream(), x.numel(), [offset] QTRAIN_LAMBDA(float v) { return v + offset; },
-      y.data<float>(), x.data<float>());
+  map(backend(x.device()).stream(), x.numel(), Shifted{offset}, y.data<float>(), x.data<float>());
   return Tape::record<ShiftNode>("shift", {x}, y, [](ShiftNode&) {});
 }
 
@@ -195,12 +229,6 @@ void multiply_in_place(const Tensor& a, const Tensor& factor) {
   check::sizes(factor.numel() == 1, "multiply_in_place", "the factor is not one value", factor.str(),
                "one element");
   check::same_device("multiply_in_place", {a, factor});
-  struct Times {
-    const float* source;
-    float value = 0;
-    QTRAIN_HOST_DEVICE void prepare() { value = *source; }
-    QTRAIN_HOST_DEVICE float operator()(float x) const { return x * value; }
-  };
   map(backend(a.device()).stream(), a.numel(), Times{factor.data<float>()}, a.data<float>(), a.data<float>());
   a.bump_version();
 }
@@ -218,29 +246,22 @@ Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
   const Stream stream = backend(t.device()).stream();
   const float* x = t.data<float>();
   if (shape.numel() == 1) {
-    reduce<1, Sum>(
-        stream, t.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, out.data<float>(), x);
+    reduce<1, Sum>(stream, t.numel(), Itself(), out.data<float>(), x);
     return out;
   }
-  // Each output element walks the repeated dimensions, which are those with stride 0.
+  // The repeated dimensions are those with stride 0.
   const StoredOrder kept(shape, t.rank());
   const StoredOrder repeated = kept.complement(t.shape());
-  const auto in_out =
-      kept.strides_of(shape);  // channels-last or not by its own rank, which may differ from t's
-  const auto in_kept = kept.strides_of(t.shape());
-  const auto in_repeated = repeated.strides_of(t.shape());
-  float* y = out.data<float>();
-  const std::int64_t terms = repeated.numel();
-  for_each(
-      stream, shape.numel(),
-      [=] QTRAIN_LAMBDA(std::int64_t i) {
-        const std::int64_t start = kept.offset(i, in_kept);
-        double total = 0;
-        for (std::int64_t k = 0; k < terms; ++k)
-          total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
-        y[kept.offset(i, in_out)] = static_cast<float>(total);
-      },
-      1);
+  const SumRepeated sum{
+      .kept = kept,
+      .repeated = repeated,
+      .in_kept = kept.strides_of(t.shape()),
+      .in_repeated = repeated.strides_of(t.shape()),
+      .in_out = kept.strides_of(shape),  // in the order of its own rank, which may differ from t's
+      .terms = repeated.numel(),
+      .x = x,
+      .y = out.data<float>()};
+  for_each(stream, shape.numel(), sum, 1);
   return out;
 }
 

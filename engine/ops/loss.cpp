@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
+#include "engine/kernels/softmax.h"
 #include "engine/ops/check.h"
 #include "engine/ops/reduce.h"
 
@@ -28,38 +26,20 @@ void check_classification(std::string_view op, const Tensor& logits, const Tenso
                  "does the model have as many outputs as the data has classes?");
 }
 
-// With p = softmax(z): loss = -sum_k q_k log p_k and dloss/dz = p - q, per row, divided by the number of
-// rows.
-struct RowLoss {
-  const float* logits;
+// dloss/dz = (p - q) / rows, elementwise over [rows, classes].
+struct LossGradient {
+  const float* probabilities;
   const std::int64_t* labels;
-  float* probabilities;
-  float* losses;
-  std::int64_t classes;
-  float smoothing;
+  const float* upstream;  // one value
+  float* gradient;
+  std::int64_t rows, classes;
+  float on, off;  // q at the label and elsewhere
+  float factor = 1;
 
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t row) const {
-    const float* z = logits + row * classes;
-    float* p = probabilities + row * classes;
-    float top = z[0];
-    for (std::int64_t k = 1; k < classes; ++k) top = z[k] > top || z[k] != z[k] ? z[k] : top;
-    double total = 0;
-    double sum_z = 0;
-    for (std::int64_t k = 0; k < classes; ++k) {
-      p[k] = expf(z[k] - top);
-      total += static_cast<double>(p[k]);
-      sum_z += static_cast<double>(z[k] - top);
-    }
-    const double log_total = log(total);
-    const std::int64_t label = labels[row];
-    const auto k_count = static_cast<double>(classes);
-    // log p_k = z_k - top - log(total), summed over the classes for the smoothed part.
-    const double at_label = static_cast<double>(z[label] - top) - log_total;
-    const double mean_log_p = sum_z / k_count - log_total;
-    const auto s = static_cast<double>(smoothing);
-    losses[row] = static_cast<float>(-((1 - s) * at_label + (s > 0 ? s * mean_log_p : 0.0)));
-    const auto inverse = static_cast<float>(1 / total);
-    for (std::int64_t k = 0; k < classes; ++k) p[k] *= inverse;
+  QTRAIN_HOST_DEVICE void prepare() { factor = *upstream / static_cast<float>(rows); }
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
+    const std::int64_t row = i / classes;
+    gradient[i] = factor * (probabilities[i] - (i - row * classes == labels[row] ? on : off));
   }
 };
 
@@ -74,23 +54,17 @@ struct CrossEntropyNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor p = probabilities.get();
     const Tensor grad = Tensor::empty_like(p);
-    const std::int64_t rows = p.dim(0);
-    const std::int64_t classes = p.dim(1);
-    const float off = smoothing / static_cast<float>(classes);
-    const float on = 1.0F - smoothing + off;
-    const float* source = p.data<float>();
-    const float* upstream = grad_outputs[0].data<float>();
+    const float off = smoothing / static_cast<float>(p.dim(1));
     const Tensor kept_labels = labels.get();
-    const std::int64_t* label = kept_labels.data<std::int64_t>();
-    float* out = grad.data<float>();
-    for_each(
-        backend(p.device()).stream(), rows,
-        [=] QTRAIN_LAMBDA(std::int64_t row) {
-          const float factor = *upstream / static_cast<float>(rows);
-          for (std::int64_t k = 0; k < classes; ++k)
-            out[row * classes + k] = factor * (source[row * classes + k] - (k == label[row] ? on : off));
-        },
-        16);
+    for_each(backend(p.device()).stream(), p.numel(),
+             LossGradient{.probabilities = p.data<float>(),
+                          .labels = kept_labels.data<std::int64_t>(),
+                          .upstream = grad_outputs[0].data<float>(),
+                          .gradient = grad.data<float>(),
+                          .rows = p.dim(0),
+                          .classes = p.dim(1),
+                          .on = 1.0F - smoothing + off,
+                          .off = off});
     return {grad};
   }
 };
@@ -104,10 +78,9 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float l
   const std::int64_t rows = logits.dim(0);
   Tensor probabilities = Tensor::empty_like(logits);
   Tensor losses = Tensor::empty({rows}, DType::f32, logits.device());
-  for_each(backend(logits.device()).stream(), rows,
-           RowLoss{logits.data<float>(), labels.data<std::int64_t>(), probabilities.data<float>(),
-                   losses.data<float>(), logits.dim(1), label_smoothing},
-           16);
+  for_rows(backend(logits.device()).stream(), rows,
+           SoftmaxLoss{logits.data<float>(), labels.data<std::int64_t>(), probabilities.data<float>(),
+                       losses.data<float>(), logits.dim(1), label_smoothing});
   Tensor loss;
   {
     const NoGradGuard no_grad;
@@ -123,22 +96,9 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float l
 Tensor count_top_k(const Tensor& logits, const Tensor& labels, std::int64_t k) {
   check_classification("count_top_k", logits, labels);
   check::value(k >= 1, "count_top_k", "k", std::to_string(k), "at least 1");
-  const std::int64_t classes = logits.dim(1);
-  const float* z = logits.data<float>();
-  const std::int64_t* label = labels.data<std::int64_t>();
   Tensor hits = Tensor::empty({logits.dim(0)}, DType::f32, logits.device());
-  float* hit = hits.data<float>();
-  for_each(
-      backend(logits.device()).stream(), logits.dim(0),
-      [=] QTRAIN_LAMBDA(std::int64_t row) {
-        const float* scores = z + row * classes;
-        const float own = scores[label[row]];
-        std::int64_t ahead = 0;
-        for (std::int64_t c = 0; c < classes; ++c)
-          ahead += scores[c] > own || (scores[c] == own && c < label[row]) ? 1 : 0;
-        hit[row] = own == own && ahead < k ? 1.0F : 0.0F;  // a NaN score is never right
-      },
-      16);
+  for_rows(backend(logits.device()).stream(), logits.dim(0),
+           Hit{logits.data<float>(), labels.data<std::int64_t>(), hits.data<float>(), logits.dim(1), k});
   const NoGradGuard no_grad;
   return sum(hits).view({1});
 }

@@ -10,6 +10,7 @@
 #include "engine/core/error.h"
 #include "engine/core/layout.h"
 #include "engine/kernels/bordered.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/check.h"
 #include "engine/ops/strides.h"
 
@@ -34,15 +35,18 @@ struct RowMajorIndex {
   }
 };
 
+struct CopyReordered {
+  RowMajorIndex from, to;
+  const float* source;
+  float* target;
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const { target[to(i)] = source[from(i)]; }
+};
+
 // Copies in row-major order of both shapes.
 Tensor reordered_copy(const Tensor& x, const Shape& shape) {
   Tensor y = Tensor::empty(shape, DType::f32, x.device());
-  const RowMajorIndex from(x.shape());
-  const RowMajorIndex to(shape);
-  const float* source = x.data<float>();
-  float* target = y.data<float>();
   for_each(backend(x.device()).stream(), x.numel(),
-           [=] QTRAIN_LAMBDA(std::int64_t i) { target[to(i)] = source[from(i)]; });
+           CopyReordered{RowMajorIndex(x.shape()), RowMajorIndex(shape), x.data<float>(), y.data<float>()});
   return y;
 }
 
@@ -62,6 +66,21 @@ struct ReshapeNode final : Node {
 
 // The part of `whole` where dimension `dim` runs over start .. start + part's size, to or from `part`.
 enum class Direction { into_whole, out_of_whole };
+struct CopyPart {
+  StoredOrder order;
+  StoredOrder::Strides in_whole, in_part;
+  float* whole;  // where the part starts
+  float* part;
+  Direction direction;
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
+    float& in_w = whole[order.offset(i, in_whole)];
+    float& in_p = part[order.offset(i, in_part)];
+    if (direction == Direction::into_whole)
+      in_w = in_p;
+    else
+      in_p = in_w;
+  }
+};
 void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::int64_t start,
                Direction direction) {
   const StoredOrder order(part.shape());
@@ -69,16 +88,8 @@ void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::in
   // A dimension of size 1 has stride 0 in strides_of, but the start still needs its distance.
   StoredOrder::Strides in_whole = StoredOrder(whole.shape()).strides_of(whole.shape());
   const std::int64_t offset = start * in_whole[dim];
-  float* w = whole.data<float>() + offset;
-  float* p = part.data<float>();
-  for_each(backend(whole.device()).stream(), part.numel(), [=] QTRAIN_LAMBDA(std::int64_t i) {
-    float& in_w = w[order.offset(i, in_whole)];
-    float& in_p = p[order.offset(i, in_part)];
-    if (direction == Direction::into_whole)
-      in_w = in_p;
-    else
-      in_p = in_w;
-  });
+  for_each(backend(whole.device()).stream(), part.numel(),
+           CopyPart{order, in_whole, in_part, whole.data<float>() + offset, part.data<float>(), direction});
 }
 
 struct ConcatNode final : Node {
@@ -108,10 +119,24 @@ struct PadNode final : Node {
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
     Tensor grad_x = Tensor::empty(x_shape, DType::f32, g.device());
-    map_inside(
-        backend(g.device()).stream(), BorderedRows(x_shape, border), [] QTRAIN_LAMBDA(float v) { return v; },
-        grad_x.data<float>(), static_cast<const float*>(g.data<float>()));
+    map_inside(backend(g.device()).stream(), BorderedRows(x_shape, border), Copied(), grad_x.data<float>(),
+               static_cast<const float*>(g.data<float>()));
     return {grad_x};
+  }
+};
+
+constexpr int most_channels = 4;
+struct NormalizePixel {
+  std::array<float, most_channels> mean, std;
+  int channels;
+  const std::uint8_t* in;
+  float* out;
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t pixel) const {
+    for (int c = 0; c < channels; ++c) {
+      const std::int64_t i = pixel * channels + c;
+      const auto at = static_cast<std::size_t>(c);
+      out[i] = (static_cast<float>(in[i]) / 255.0F - mean[at]) / std[at];
+    }
   }
 };
 
@@ -189,17 +214,8 @@ Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
   check::padding("pad2d", border);
   Tensor y = Tensor::empty(border.around(x.shape()), DType::f32, x.device());
   const BorderedRows rows(x.shape(), border);
-  const float* in = x.data<float>();
-  float* out = y.data<float>();
-  for_each(
-      backend(x.device()).stream(), rows.count(),
-      [=] QTRAIN_LAMBDA(std::int64_t row) {
-        rows.visit(
-            row,
-            [=](std::int64_t at, std::int64_t from, std::int64_t n) { std::copy_n(in + from, n, out + at); },
-            [=](std::int64_t at, std::int64_t n) { std::fill_n(out + at, n, value); });
-      },
-      rows.grain());
+  fill_border(backend(x.device()).stream(), rows, value, y.data<float>(),
+              static_cast<const float*>(x.data<float>()));
   return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
     node.border = border;
     node.x_shape = x.shape();
@@ -208,7 +224,7 @@ Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
 
 Tensor normalize_images(const Tensor& images, const std::vector<float>& mean, const std::vector<float>& std) {
   check_images("normalize_images", images);
-  constexpr std::size_t most = 4;
+  constexpr std::size_t most = most_channels;
   const auto channels = static_cast<std::size_t>(images.dim(1));
   check::sizes(channels >= 1 && channels <= most && mean.size() == channels && std.size() == channels,
                "normalize_images", "number of channels",
@@ -220,25 +236,16 @@ Tensor normalize_images(const Tensor& images, const std::vector<float>& mean, co
   std::ranges::copy(std, s.begin());
   Tensor y = Tensor::empty(images.shape(), DType::f32, images.device());
   const std::uint8_t* in = images.data<std::uint8_t>();
-  float* out = y.data<float>();
   for_each(backend(images.device()).stream(), images.numel() / static_cast<std::int64_t>(channels),
-           [=] QTRAIN_LAMBDA(std::int64_t pixel) {
-             for (std::size_t c = 0; c < channels; ++c) {
-               const std::int64_t i =
-                   pixel * static_cast<std::int64_t>(channels) + static_cast<std::int64_t>(c);
-               out[i] = (static_cast<float>(in[i]) / 255.0F - m[c]) / s[c];
-             }
-           });
+           NormalizePixel{m, s, static_cast<int>(channels), in, y.data<float>()});
   return y;
 }
 
 Tensor images_to_float(const Tensor& images) {
   check_images("images_to_float", images);
   Tensor y = Tensor::empty(images.shape(), DType::f32, images.device());
-  map(
-      backend(images.device()).stream(), images.numel(),
-      [] QTRAIN_LAMBDA(std::uint8_t v) { return static_cast<float>(v); }, y.data<float>(),
-      images.data<std::uint8_t>());
+  map(backend(images.device()).stream(), images.numel(), ToFloat(), y.data<float>(),
+      static_cast<const std::uint8_t*>(images.data<std::uint8_t>()));
   return y;
 }
 

@@ -8,6 +8,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/kernels/elementwise.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/arithmetic.h"
 #include "engine/ops/check.h"
 #include "engine/ops/rearrange.h"
@@ -33,11 +34,8 @@ Tensor sum_all(const Tensor& x, std::string_view op, float factor) {
   check::sizes(x.numel() > 0, op, "nothing to sum", x.str(), "at least one element");
   Tensor y = Tensor::empty({}, DType::f32, x.device());
   const Stream stream = backend(x.device()).stream();
-  reduce<1, Sum>(
-      stream, x.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, y.data<float>(), x.data<float>());
-  if (factor != 1.0F)
-    map(
-        stream, 1, [factor] QTRAIN_LAMBDA(float v) { return v * factor; }, y.data<float>(), y.data<float>());
+  reduce<1, Sum>(stream, x.numel(), Itself(), y.data<float>(), x.data<float>());
+  if (factor != 1.0F) map(stream, 1, Scaled{factor}, y.data<float>(), y.data<float>());
   return Tape::record<SumNode>(op, {x}, y, [&](SumNode& node) {
     node.x_shape = x.shape();
     node.factor = factor;

@@ -1,5 +1,6 @@
-// Batch norm on a GPU, with what is fused into it. Statistics read x once; forward is one more pass; backward is two.
-// Sums go from float32 in a thread to double in a tree over a block's rows to a merge over the blocks.
+// Batch norm on a GPU, with what is fused into it. Statistics read x once; forward is one more pass; backward
+// is two. Sums go from float32 in a thread to double in a tree over a block's rows to a merge over the
+// blocks.
 #pragma once
 
 #include <type_traits>
@@ -126,8 +127,8 @@ struct ColumnGradients {
 
   // g[j] for the elements from i on; adds to terms.
   template <class F>
-  QTRAIN_HOST_DEVICE void load(const Normalizer<T>& normalizer, const F& local, std::int64_t i, float (&x)[packet],
-                               float (&g)[packet], [[maybe_unused]] float* terms) const {
+  QTRAIN_HOST_DEVICE void load(const Normalizer<T>& normalizer, const F& local, std::int64_t i,
+                               float (&x)[packet], float (&g)[packet], [[maybe_unused]] float* terms) const {
     float y[packet], from[packet], more[packet] = {};
     normalizer.load(i, x, y);
     load_columns(from, grad + i, of.packed, normalizer.valid());
@@ -140,7 +141,8 @@ struct ColumnGradients {
       } else {
         const auto mapped = local(y[j], from[j]);
         g[j] = mapped.value;
-        if (j < normalizer.valid()) add_terms(terms, mapped.terms, std::make_index_sequence<static_cast<std::size_t>(K)>());
+        if (j < normalizer.valid())
+          add_terms(terms, mapped.terms, std::make_index_sequence<static_cast<std::size_t>(K)>());
       }
       if (addend != nullptr) g[j] += more[j];
       if (of.relu && !(y[j] > 0)) g[j] = 0;
@@ -154,7 +156,8 @@ struct ColumnGradients {
   }
 };
 
-// First pass: sums of g and g (x - mean) of each column and chunk, the K terms of each block, the residual's gradient.
+// First pass: sums of g and g (x - mean) of each column and chunk, the K terms of each block, the residual's
+// gradient.
 template <class T, int K, class Math>
 struct GradientSums {
   static constexpr int packet = packet_size<T>;
@@ -184,7 +187,8 @@ struct GradientSums {
         const std::int64_t i = row * columns + column;
         float x[packet], g[packet];
         gradients.load(normalizer, local, i, x, g, sum_terms);
-        if (grad_residual != nullptr) store_columns(grad_residual + i, g, normalizer.packed(), normalizer.valid());
+        if (grad_residual != nullptr)
+          store_columns(grad_residual + i, g, normalizer.packed(), normalizer.valid());
         for (int j = 0; j < packet; ++j) {
           sum_g[j] += g[j];
           sum_gx[j] += g[j] * normalizer.deviation(x[j], j);
@@ -213,7 +217,8 @@ struct GradientSums {
   }
 };
 
-// Between the passes: over the chunks of 8 columns a block, and in a block of its own over the terms of all blocks.
+// Between the passes: over the chunks of 8 columns a block, and in a block of its own over the terms of all
+// blocks.
 template <int K>
 struct MergeGradients {
   static constexpr int threads = 256;
@@ -244,7 +249,8 @@ struct MergeGradients {
     shared.values[0][t.thread] = sum_g;
     shared.values[1][t.thread] = sum_gx;
     add_rows(t, shared.values, 2, columns_each);
-    if (t.thread < columns_each && c < columns) merge(c, shared.values[0][t.thread], shared.values[1][t.thread]);
+    if (t.thread < columns_each && c < columns)
+      merge(c, shared.values[0][t.thread], shared.values[1][t.thread]);
   }
 
  private:
@@ -326,7 +332,8 @@ ColumnTiles<packet_size<T>> tiles_of(const Tensor& x, std::int64_t rows_each) {
 }  // namespace detail
 
 template <class T, class F>
-void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q, const Tensor& y) {
+void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q,
+                    const Tensor& y) {
   const T* const x = of.x.data<T>();
   const T* const residual = detail::data_or_null<T>(of.residual);
   T* const to_q = detail::data_or_null<T>(q);
@@ -334,11 +341,8 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f,
   const bool packed = detail::fits_packets<T>(of.x, {x, residual, to_q, to_y});
   const auto tiles = detail::tiles_of<T>(of.x, detail::rows_of_maps);
   launch(stream, tiles.blocks(),
-         NormalizeMap<T, F>{tiles,
-                            {x, residual, false, of.coefficients.data<float>(), of.relu, packed},
-                            f,
-                            to_q,
-                            to_y});
+         NormalizeMap<T, F>{
+             tiles, {x, residual, false, of.coefficients.data<float>(), of.relu, packed}, f, to_q, to_y});
 }
 
 template <class T, int K, class Math>
@@ -351,35 +355,37 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
   const T* const grad = a.grad.data<T>();
   const T* const addend = detail::data_or_null<T>(a.addend);
   const bool packed = detail::fits_packets<T>(x, {x.data<T>(), other, grad, addend, grad_residual, grad_x});
-  const NormalizedColumns<T> of{x.data<T>(), other,     has_y, a.of.coefficients.data<float>(),
+  const NormalizedColumns<T> of{x.data<T>(), other, has_y, a.of.coefficients.data<float>(),
                                 a.of.relu,   packed};
   const std::int64_t columns = x.dim(1);
   const auto tiles = detail::tiles_of<T>(x, detail::rows_of_sums);
   const Scratch<float> partial(stream, tiles.chunks() * 2 * columns);
   const Scratch<double> terms(stream, tiles.blocks() * std::max(K, 1));
   const Scratch<float> numbers(stream, 2 * columns);
-  launch(stream, tiles.blocks(),
-         GradientSums<T, K, Math>{tiles, {of, math, grad, addend}, grad_residual, partial.data(), terms.data()});
-  const MergeGradients<K> merge{columns,
-                                tiles.chunks(),
-                                partial.data(),
-                                {coefficient(a.of.coefficients, Coefficient::invstd),
-                                 static_cast<double>(x.numel() / columns), a.training,
-                                 detail::data_or_null<float>(a.gradients.gamma),
-                                 detail::data_or_null<float>(a.gradients.beta), numbers.data(),
-                                 numbers.data() + columns},
-                                tiles.blocks(),
-                                terms.data(),
-                                sums};
+  launch(
+      stream, tiles.blocks(),
+      GradientSums<T, K, Math>{tiles, {of, math, grad, addend}, grad_residual, partial.data(), terms.data()});
+  const MergeGradients<K> merge{
+      columns,
+      tiles.chunks(),
+      partial.data(),
+      {coefficient(a.of.coefficients, Coefficient::invstd), static_cast<double>(x.numel() / columns),
+       a.training, detail::data_or_null<float>(a.gradients.gamma),
+       detail::data_or_null<float>(a.gradients.beta), numbers.data(), numbers.data() + columns},
+      tiles.blocks(),
+      terms.data(),
+      sums};
   launch(stream, merge.blocks(), merge);
   if (grad_x == nullptr) return;
   const auto more_tiles = detail::tiles_of<T>(x, detail::rows_of_maps);
   const float* const mean_g = numbers.data();
   const float* const along_x = numbers.data() + columns;
   if (grad_residual != nullptr) {  // is g behind the ReLU
-    const NormalizedColumns<T> plain{x.data<T>(), nullptr, false, a.of.coefficients.data<float>(), false, packed};
+    const NormalizedColumns<T> plain{x.data<T>(), nullptr, false, a.of.coefficients.data<float>(),
+                                     false,       packed};
     launch(stream, more_tiles.blocks(),
-           GradientOfX<T, 0, Identity>{more_tiles, {plain, {}, grad_residual, nullptr}, mean_g, along_x, grad_x});
+           GradientOfX<T, 0, Identity>{
+               more_tiles, {plain, {}, grad_residual, nullptr}, mean_g, along_x, grad_x});
   } else {
     launch(stream, more_tiles.blocks(),
            GradientOfX<T, K, Math>{more_tiles, {of, math, grad, addend}, mean_g, along_x, grad_x});

@@ -1,5 +1,5 @@
-// Threads of a GPU over a row-major matrix with a result a column: neighbouring threads have neighbouring packets
-// of columns, and a thread goes down its columns in steps of as many rows as the block is high.
+// Threads of a GPU over a row-major matrix with a result a column: neighbouring threads have neighbouring
+// packets of columns, and a thread goes down its columns in steps of as many rows as the block is high.
 #pragma once
 
 #include <algorithm>
@@ -10,14 +10,16 @@
 
 namespace qtrain::device {
 
-// Blocks are columns tiles x chunks of rows. Everything depends on the sizes alone, so sums have a fixed order.
+// Blocks are columns tiles x chunks of rows. Everything depends on the sizes alone, so sums have a fixed
+// order.
 template <int columns_each>
 class ColumnTiles {
  public:
   static constexpr int threads = 256;
 
   // `rows_each`: rows of a thread, unless that would leave most of a GPU idle.
-  ColumnTiles(std::int64_t rows, std::int64_t columns, std::int64_t rows_each) : rows_(rows), columns_(columns) {
+  ColumnTiles(std::int64_t rows, std::int64_t columns, std::int64_t rows_each)
+      : rows_(rows), columns_(columns) {
     constexpr std::int64_t enough_blocks = 512;
     const std::int64_t packets = (columns + columns_each - 1) / columns_each;
     while (across_ < 32 && across_ < packets) across_ *= 2;
@@ -30,7 +32,7 @@ class ColumnTiles {
   std::int64_t blocks() const { return tiles_ * chunks_; }
   QTRAIN_HOST_DEVICE std::int64_t chunks() const { return chunks_; }
   QTRAIN_HOST_DEVICE std::int64_t columns() const { return columns_; }
-  QTRAIN_HOST_DEVICE std::int64_t across() const { return across_; }           // threads side by side
+  QTRAIN_HOST_DEVICE std::int64_t across() const { return across_; }          // threads side by side
   QTRAIN_HOST_DEVICE std::int64_t down() const { return threads / across_; }  // rows at once
   QTRAIN_HOST_DEVICE std::int64_t chunk(std::int64_t block) const { return block / tiles_; }
 
@@ -56,7 +58,8 @@ class ColumnTiles {
   std::int64_t across_ = 1, tiles_ = 1, chunk_ = 1, chunks_ = 1;
 };
 
-// `count` neighbouring elements as floats. Where packets don't fit the matrix, those below `valid`, one by one.
+// `count` neighbouring elements as floats. Where packets don't fit the matrix, those below `valid`, one by
+// one.
 template <int count, class T>
 QTRAIN_HOST_DEVICE void load_columns(float (&to)[count], const T* from, bool packed, std::int64_t valid) {
   if (packed) {
@@ -79,8 +82,8 @@ QTRAIN_HOST_DEVICE void store_columns(T* to, const float (&from)[count], bool pa
   }
 }
 
-// values[v][column of a thread] of the block's first row of threads becomes the sum over all of its rows, in a tree,
-// for v < count. Ready in all threads.
+// values[v][column of a thread] of the block's first row of threads becomes the sum over all of its rows, in
+// a tree, for v < count. Ready in all threads.
 template <class Thread>
 QTRAIN_HOST_DEVICE void add_rows(const Thread& t, double (*values)[256], int count, std::int64_t across) {
   t.sync();

@@ -7,7 +7,8 @@
 
 namespace qtrain::device {
 
-// Sums around a shift near the mean, the mean of the block's first rows, which stay in registers until it is known.
+// Sums around a shift near the mean, the mean of the block's first rows, which stay in registers until it is
+// known.
 template <class T>
 struct MeasureColumns {
   static constexpr int packet = packet_size<T>;

@@ -1,5 +1,5 @@
-// The kernels of batch norm, emulated on the host, against the host's own loops: outputs bit for bit, sums within
-// rounding, and the same bits in whatever order threads and blocks run.
+// The kernels of batch norm, emulated on the host, against the host's own loops: outputs bit for bit, sums
+// within rounding, and the same bits in whatever order threads and blocks run.
 #define QTRAIN_EMULATE_KERNELS
 
 #include <gtest/gtest.h>
@@ -19,8 +19,8 @@ using testing_support::random_tensor;
 
 const Stream host{};
 
-// Of x: packets and odd numbers of columns, one column, more columns than threads lie side by side, few rows and
-// more than one chunk.
+// Of x: packets and odd numbers of columns, one column, more columns than threads lie side by side, few rows
+// and more than one chunk.
 std::vector<Shape> shapes() {
   return {{3, 16}, {40, 37, 2, 2}, {700, 1}, {9, 200, 1, 3}, {2, 64, 30, 30}, {600, 8, 2, 2}, {5, 4}};
 }
@@ -81,9 +81,8 @@ TEST(EmulatedBatchNorm, Statistics) {
         compute(results);
         return results;
       };
-      const auto expected = run([&](const auto& r) {
-        batch_norm_statistics(host, x, gamma, beta, 1e-3F, 0.3F, r[1], r[2], r[0]);
-      });
+      const auto expected = run(
+          [&](const auto& r) { batch_norm_statistics(host, x, gamma, beta, 1e-3F, 0.3F, r[1], r[2], r[0]); });
       std::vector<std::vector<float>> first;
       in_each_order([&](const Stream& stream) {
         const auto got = run([&](const auto& r) {
@@ -91,7 +90,8 @@ TEST(EmulatedBatchNorm, Statistics) {
                                          beta.data<float>()};
           device::batch_norm_statistics<float>(
               stream, x,
-              BatchNormTraining{channel, 1e-3F, 0.3F, r[1].template data<float>(), r[2].template data<float>()});
+              BatchNormTraining{channel, 1e-3F, 0.3F, r[1].template data<float>(),
+                                r[2].template data<float>()});
         });
         for (std::size_t i = 0; i < got.size(); ++i) {
           EXPECT_TRUE(near(got[i], expected[i], 2e-6)) << shape.str() << " " << offset << " result " << i;
@@ -126,15 +126,14 @@ TEST(EmulatedBatchNorm, OutputsAndWhatFollows) {
   }
 }
 
-
 // compute(arguments, sums) with fresh places; over_grad: dL/dx is written over dL/dq.
 template <class Compute>
 std::vector<Tensor> gradients(const Layer& l, BatchNormBackward a, bool with_residual, bool over_grad,
                               Compute&& compute) {
   const Shape channels{l.x.dim(1)};
   a.grad = l.grad.clone();
-  a.gradients = {over_grad ? a.grad : Tensor::empty_like(l.x), Tensor::empty(channels), Tensor::empty(channels),
-                 with_residual ? Tensor::empty_like(l.x) : Tensor()};
+  a.gradients = {over_grad ? a.grad : Tensor::empty_like(l.x), Tensor::empty(channels),
+                 Tensor::empty(channels), with_residual ? Tensor::empty_like(l.x) : Tensor()};
   const Tensor sums = Tensor::zeros({2});
   compute(a, sums.data<float>());
   std::vector<Tensor> all{a.gradients.x, a.gradients.gamma, a.gradients.beta, sums};
@@ -159,17 +158,19 @@ void compare_backward(const Shape& shape, const Math& math) {
             a.y = Tensor::empty(shape);
             batch_norm_output(host, {l.x, l.residual, l.coefficients, relu}, a.y);
           }
-          const std::vector<Tensor> expected = gradients(l, a, other > 0, false, [&](const auto& with, float* sums) {
-            batch_norm_backward<K>(host, with, math, sums);
-          });
+          const std::vector<Tensor> expected = gradients(
+              l, a, other > 0, false,
+              [&](const auto& with, float* sums) { batch_norm_backward<K>(host, with, math, sums); });
           std::vector<std::vector<float>> first;
           in_each_order([&](const Stream& stream) {
-            const std::vector<Tensor> got = gradients(l, a, other > 0, true, [&](const auto& with, float* sums) {
-              device::batch_norm_backward<float, K>(stream, with, math, sums);
-            });
+            const std::vector<Tensor> got =
+                gradients(l, a, other > 0, true, [&](const auto& with, float* sums) {
+                  device::batch_norm_backward<float, K>(stream, with, math, sums);
+                });
             for (std::size_t i = 0; i < got.size(); ++i) {
               EXPECT_TRUE(near(got[i], expected[i], 1e-5))
-                  << shape.str() << " relu " << relu << " other " << other << " addend " << addend << " gradient " << i;
+                  << shape.str() << " relu " << relu << " other " << other << " addend " << addend
+                  << " gradient " << i;
               if (first.size() <= i) first.push_back(got[i].values());
               EXPECT_EQ(got[i].values(), first[i]) << shape.str();
             }

@@ -1,0 +1,42 @@
+// Functors of the simplest arithmetic. Named ones, not lambdas: what is launched on a GPU needs a name there,
+// and nvcc would hide a lambda's body from the CPU's optimizer.
+#pragma once
+
+#include "engine/kernels/functor.h"
+
+namespace qtrain {
+
+struct Copied {
+  template <class T>
+  QTRAIN_HOST_DEVICE T operator()(T x) const {
+    return x;
+  }
+};
+
+struct ToFloat {
+  template <class T>
+  QTRAIN_HOST_DEVICE float operator()(T x) const {
+    return static_cast<float>(x);
+  }
+};
+
+struct Scaled {
+  float factor;
+  QTRAIN_HOST_DEVICE float operator()(float x) const { return factor * x; }
+};
+
+struct Shifted {
+  float offset;
+  QTRAIN_HOST_DEVICE float operator()(float x) const { return x + offset; }
+};
+
+struct Product {
+  QTRAIN_HOST_DEVICE float operator()(float x, float y) const { return x * y; }
+};
+
+// What a sum over x adds up.
+struct Itself {
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {x}; }
+};
+
+}  // namespace qtrain
