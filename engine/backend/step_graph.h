@@ -40,8 +40,7 @@ class StepGraph {
   // graph serves its key until that many steps of another one have repeated, so that one batch of another
   // size doesn't cost it. What step() throws passes through; a recording is forgotten then.
   //
-  // While there is a graph, memory that was free at the end of the recording is written by every replay: hold
-  // nothing in tensors that were made later than that, from one run() to the next.
+  // A replay writes all tensors again that were made inside of the recorded step.
   Ran run(const Key& key, const std::function<bool()>& step);
 
  private:
@@ -53,7 +52,7 @@ class StepGraph {
   std::unique_ptr<DeviceGraph> graph_;
   Key graph_key_;
   Key last_key_;     // of the last step that the host ran
-  int repeats_ = 0;  // such steps with that key that repeat, in a row
+  int repeats_ = 0;  // steps with that key that repeat, in a row
 };
 
 }  // namespace qtrain
