@@ -224,6 +224,9 @@ Fields machine_fields(TrainOptions& o) {
   return {
       {.name = "device", .slot = &o.device, .help = "where to compute", .choices = {"auto", "cpu", "cuda"}},
       {.name = "precision", .slot = &o.precision, .help = "arithmetic of the network", .choices = {"fp32"}},
+      {.name = "autotune",
+       .slot = &o.autotune,
+       .help = "on a GPU: measure cuDNN's plans for each convolution and keep the fastest"},
       {.name = "threads",
        .slot = &o.threads,
        .help = "compute threads; 0: all cores",

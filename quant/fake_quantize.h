@@ -25,6 +25,7 @@
 #include "engine/backend/backend.h"
 #include "engine/kernels/bordered.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/check.h"
 
 namespace qtrain::quant {
@@ -134,9 +135,8 @@ struct FakeQuantizeNode : Node {
         continue;
       }
       grads[1 + k] = Tensor::empty_like(parameters[k].get());
-      map(
-          backend(sums.device()).stream(), groups, [] QTRAIN_LAMBDA(float v) { return v; },
-          grads[1 + k].template data<float>(), sums.data<float>() + static_cast<std::int64_t>(k) * groups);
+      map(backend(sums.device()).stream(), groups, Copied(), grads[1 + k].template data<float>(),
+          sums.data<float>() + static_cast<std::int64_t>(k) * groups);
     }
   }
 
@@ -164,8 +164,7 @@ struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
     float* const grad_x = grads[0].template data<float>();
     const float* const grad_y = g.data<float>();
     if constexpr (straight_through<F>) {
-      map_inside(
-          stream, rows, [] QTRAIN_LAMBDA(float v) { return v; }, grad_x, grad_y);
+      map_inside(stream, rows, Copied(), grad_x, grad_y);
     } else {
       const Tensor input = this->x.get();
       const BackwardOf<F> math{this->bound()};

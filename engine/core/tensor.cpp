@@ -9,6 +9,7 @@
 #include "engine/core/error.h"
 #include "engine/core/host_read.h"
 #include "engine/core/layout.h"
+#include "engine/kernels/fill.h"
 
 namespace qtrain {
 
@@ -25,6 +26,7 @@ struct Tensor::Impl {
 namespace {
 
 std::atomic<std::uint64_t> host_reads{0};
+std::atomic<std::uint64_t> device_synchronizations{0};
 
 std::size_t bytes_of(const Shape& shape, DType dtype) {
   std::size_t bytes = 0;
@@ -63,9 +65,7 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
 
 Tensor Tensor::full(const Shape& shape, float value, Device device) {
   Tensor t = empty(shape, DType::f32, device);
-  const std::vector<float> values(static_cast<std::size_t>(shape.numel()), value);
-  Backend& b = backend(device);
-  b.copy(b.stream(), t.raw(), values.data(), t.bytes(), CopyKind::host_to_device);
+  fill(backend(device).stream(), t.data<float>(), t.numel(), value);
   return t;
 }
 
@@ -183,6 +183,8 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(Device target) const {
   if (target == device()) return *this;
+  const Device host{};
+  if (device() != host && target != host) return to(host).to(target);
   Tensor result = empty(shape(), dtype(), target);
   if (target.type == DeviceType::cpu) {
     host_read(*this, result.raw());
@@ -266,6 +268,14 @@ void host_read(const Tensor& tensor, void* destination) {
 
 std::uint64_t host_read_count() {
   return host_reads;
+}
+
+std::uint64_t device_synchronization_count() {
+  return device_synchronizations;
+}
+
+void count_device_synchronization() {
+  ++device_synchronizations;
 }
 
 void Tape::attach(const Tensor& output, std::shared_ptr<Node> producer, std::size_t index) {

@@ -6,31 +6,10 @@
 
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/kernels/parallel.h"
+#include "engine/kernels/pooling.h"
 
 namespace qtrain {
 namespace {
-
-// The part of window `o` along one axis that lies inside 0..size-1.
-struct Window {
-  std::int64_t begin;
-  std::int64_t end;
-};
-Window window(std::int64_t o, std::int64_t kernel, std::int64_t stride, std::int64_t pad, std::int64_t size) {
-  const std::int64_t start = o * stride - pad;
-  return {std::max<std::int64_t>(start, 0), std::min(start + kernel, size)};
-}
-
-// The windows that cover position `i` along one axis.
-Window covering(std::int64_t i, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
-                std::int64_t windows) {
-  const std::int64_t last_start_before = i + pad;
-  const std::int64_t first = last_start_before - kernel + 1;
-  return {first <= 0 ? 0 : (first + stride - 1) / stride, std::min(last_start_before / stride + 1, windows)};
-}
-
-std::int64_t window_area(const PoolGeometry& g, Window h, Window w) {
-  return g.count_padding ? g.kernel.h * g.kernel.w : (h.end - h.begin) * (w.end - w.begin);
-}
 
 // Calls body(n, row, column) for every pixel of [N, C, H, W], image rows spread over the threads.
 template <class Body>
@@ -58,8 +37,8 @@ void CpuBackend::max_pool_forward(const Stream&, const PoolGeometry& g, const Te
     const std::int64_t at = ((n * y.dim(2) + i) * y.dim(3) + j) * channels;
     float* best = y.data<float>() + at;
     std::int32_t* index = indices.data<std::int32_t>() + at;
-    const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, height);
-    const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, width);
+    const Span h = window_at(i, g.kernel.h, g.stride.h, g.pad.h, height);
+    const Span w = window_at(j, g.kernel.w, g.stride.w, g.pad.w, width);
     bool first = true;
     for (std::int64_t u = h.begin; u < h.end; ++u)
       for (std::int64_t v = w.begin; v < w.end; ++v) {
@@ -92,8 +71,8 @@ void CpuBackend::max_pool_backward(const Stream&, const PoolGeometry& g, const T
     float* grad = grad_x.data<float>() + ((n * grad_x.dim(2) + u) * grad_x.dim(3) + v) * channels;
     std::fill_n(grad, channels, 0.0F);
     const auto place = static_cast<std::int32_t>(u * grad_x.dim(3) + v);
-    const Window h = covering(u, g.kernel.h, g.stride.h, g.pad.h, out_height);
-    const Window w = covering(v, g.kernel.w, g.stride.w, g.pad.w, out_width);
+    const Span h = windows_over(u, g.kernel.h, g.stride.h, g.pad.h, out_height);
+    const Span w = windows_over(v, g.kernel.w, g.stride.w, g.pad.w, out_width);
     for (std::int64_t i = h.begin; i < h.end; ++i)
       for (std::int64_t j = w.begin; j < w.end; ++j) {
         const std::int64_t at = ((n * out_height + i) * out_width + j) * channels;
@@ -112,15 +91,15 @@ void CpuBackend::average_pool_forward(const Stream&, const PoolGeometry& g, cons
   for_pixels(y, [&](std::int64_t n, std::int64_t i, std::int64_t j) {
     float* out = y.data<float>() + ((n * y.dim(2) + i) * y.dim(3) + j) * channels;
     std::fill_n(out, channels, 0.0F);
-    const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, x.dim(2));
-    const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, x.dim(3));
+    const Span h = window_at(i, g.kernel.h, g.stride.h, g.pad.h, x.dim(2));
+    const Span w = window_at(j, g.kernel.w, g.stride.w, g.pad.w, x.dim(3));
     for (std::int64_t u = h.begin; u < h.end; ++u)
       for (std::int64_t v = w.begin; v < w.end; ++v) {
         const float* term = in + ((n * x.dim(2) + u) * x.dim(3) + v) * channels;
 #pragma omp simd
         for (std::int64_t c = 0; c < channels; ++c) out[c] += term[c];
       }
-    const auto area = static_cast<float>(window_area(g, h, w));
+    const auto area = pool_area(g, h, w);
     for (std::int64_t c = 0; c < channels; ++c) out[c] /= area;
   });
 }
@@ -133,13 +112,13 @@ void CpuBackend::average_pool_backward(const Stream&, const PoolGeometry& g, con
   for_pixels(grad_x, [&](std::int64_t n, std::int64_t u, std::int64_t v) {
     float* grad = grad_x.data<float>() + ((n * height + u) * width + v) * channels;
     std::fill_n(grad, channels, 0.0F);
-    const Window rows = covering(u, g.kernel.h, g.stride.h, g.pad.h, grad_y.dim(2));
-    const Window columns = covering(v, g.kernel.w, g.stride.w, g.pad.w, grad_y.dim(3));
+    const Span rows = windows_over(u, g.kernel.h, g.stride.h, g.pad.h, grad_y.dim(2));
+    const Span columns = windows_over(v, g.kernel.w, g.stride.w, g.pad.w, grad_y.dim(3));
     for (std::int64_t i = rows.begin; i < rows.end; ++i)
       for (std::int64_t j = columns.begin; j < columns.end; ++j) {
-        const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, height);
-        const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, width);
-        const float share = 1.0F / static_cast<float>(window_area(g, h, w));
+        const Span h = window_at(i, g.kernel.h, g.stride.h, g.pad.h, height);
+        const Span w = window_at(j, g.kernel.w, g.stride.w, g.pad.w, width);
+        const float share = 1.0F / pool_area(g, h, w);
         const float* incoming =
             grad_y.data<float>() + ((n * grad_y.dim(2) + i) * grad_y.dim(3) + j) * channels;
 #pragma omp simd

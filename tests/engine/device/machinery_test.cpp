@@ -6,6 +6,7 @@
 
 #include "engine/kernels/bordered.h"
 #include "engine/kernels/codes.h"
+#include "engine/kernels/softmax.h"
 #include "engine/kernels/update.h"
 #include "tests/engine/device/emulator.h"
 #include "tests/engine/support.h"
@@ -244,6 +245,36 @@ TEST(EmulatedUpdates, ChangeWhatTheyShouldAndNothingElse) {
     }
 }
 
+TEST(EmulatedUpdates, OfSomeBlocks) {
+  for (const std::int64_t n : {std::int64_t{1}, std::int64_t{8193}, std::int64_t{5 * 8192 + 77}}) {
+    const std::vector<float> g = random_values(n, 4);
+    const std::vector<float> p = random_values(n + 1, 5);
+    const std::vector<float> v = random_values(n + 1, 6);
+    const auto changed = [&](auto&& run) {
+      std::vector<float> all = p;
+      std::vector<float> own_v = v;
+      run(all.data(), own_v.data());
+      all.insert(all.end(), own_v.begin(), own_v.end());
+      return all;
+    };
+    const auto want = changed([&](float* own_p, float* own_v) {
+      for (std::int64_t i = 0; i < n; ++i)
+        if (i / reduction_block % 2 == 1) Momentum()(own_p[i], own_v[i], g[static_cast<std::size_t>(i)]);
+    });
+    EXPECT_TRUE(identical(changed([&](float* own_p, float* own_v) {
+                            update_where(host, n, OddParts(), Momentum(), own_p, own_v, g.data());
+                          }),
+                          want))
+        << n;
+    const auto got = in_any_order([&](const Stream& stream) {
+      return changed([&](float* own_p, float* own_v) {
+        device::update_where(stream, n, OddParts(), Momentum(), own_p, own_v, g.data());
+      });
+    });
+    EXPECT_TRUE(identical(got, want)) << n;
+  }
+}
+
 TEST(EmulatedMaps, ConvertElementTypes) {
   constexpr std::int64_t n = 8192 + 13;
   const std::vector<float> x = random_values(n, 7);
@@ -253,6 +284,44 @@ TEST(EmulatedMaps, ConvertElementTypes) {
   std::vector<BFloat16> got(n);
   device::map_groups(gpu.stream(), n, {}, Scaled{3.0F}, got.data(), x.data());
   EXPECT_EQ(std::memcmp(got.data(), want.data(), n * sizeof(BFloat16)), 0);
+}
+
+TEST(EmulatedRows, SoftmaxAndHitsAreTheHosts) {
+  constexpr std::int64_t rows = 3;
+  for (const std::int64_t classes : {1, 10, 256, 1000}) {
+    std::vector<float> z = random_values(rows * classes, 8, {.low = -3, .high = 3});
+    z[0] = z[static_cast<std::size_t>(classes) - 1];  // a tie
+    const std::vector<std::int64_t> labels = {classes - 1, 0, classes / 2};
+    const auto values = static_cast<std::size_t>(rows * classes);
+    const auto loss = [&](std::vector<float>& out) {
+      return SoftmaxLoss{z.data(), labels.data(), out.data(), out.data() + values, classes, 0.1F};
+    };
+    const auto hit = [&](std::vector<float>& out) {
+      return Hit{z.data(), labels.data(), out.data() + values + rows, classes, 2};
+    };
+    std::vector<float> want(values + 2 * rows);
+    for_rows(host, rows, loss(want));
+    for_rows(host, rows, hit(want));
+    const auto got = in_any_order([&](const Stream& stream) {
+      std::vector<float> out(want.size());
+      device::launch(stream, rows, device::SoftmaxRows{loss(out)});
+      device::launch(stream, rows, device::HitRows{hit(out)});
+      return out;
+    });
+    EXPECT_TRUE(near(got, want, 1e-6)) << classes;
+  }
+}
+
+TEST(EmulatedRows, LabelsThatNoClassHasGiveNaN) {
+  const std::vector<float> z = random_values(6, 9);
+  const std::vector<std::int64_t> labels = {3, -1};
+  std::vector<float> out(10);
+  EmulatedGpu gpu(Fibers::Order::forward);
+  device::launch(gpu.stream(), 2,
+                 device::SoftmaxRows{{z.data(), labels.data(), out.data(), out.data() + 6, 3, 0}});
+  device::launch(gpu.stream(), 2, device::HitRows{{z.data(), labels.data(), out.data() + 8, 3, 3}});
+  EXPECT_TRUE(std::isnan(out[6]) && std::isnan(out[7]));
+  EXPECT_EQ(out[8] + out[9], 0);
 }
 
 struct CountUp {
