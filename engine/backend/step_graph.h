@@ -40,7 +40,10 @@ class StepGraph {
   // graph serves its key until that many steps of another one have repeated, so that one batch of another
   // size doesn't cost it. What step() throws passes through; a recording is forgotten then.
   //
-  // A replay writes all tensors again that were made inside of the recorded step.
+  // While there is a graph, every replay writes the memory again that the recorded step had taken for its
+  // tensors; it is free for others in between. So a tensor that was made in the recorded step or after it
+  // keeps nothing from one run() to the next. A step by the host that doesn't repeat drops the graph, and may
+  // keep.
   Ran run(const Key& key, const std::function<bool()>& step);
 
  private:
