@@ -8,6 +8,7 @@ StepGraph::Ran StepGraph::run(const Key& key, const std::function<bool()>& step)
     return Ran::by_host;
   }
   if (graph_ != nullptr && key == graph_key_) {
+    repeats_ = 0;  // of another key
     graph_->launch(backend_.stream());
     return Ran::replayed;
   }

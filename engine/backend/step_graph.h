@@ -40,8 +40,10 @@ class StepGraph {
   // graph serves its key until that many steps of another one have repeated, so that one batch of another
   // size doesn't cost it. What step() throws passes through; a recording is forgotten then.
   //
-  // While there is a graph, memory that was free at the end of the recording is written by every replay: hold
-  // nothing in tensors that were made later than that, from one run() to the next.
+  // While there is a graph, every replay writes the memory again that the recorded step had taken for its
+  // tensors; it is free for others in between. So a tensor that was made in the recorded step or after it
+  // keeps nothing from one run() to the next. A step by the host that doesn't repeat drops the graph, and may
+  // keep.
   Ran run(const Key& key, const std::function<bool()>& step);
 
  private:
@@ -53,7 +55,7 @@ class StepGraph {
   std::unique_ptr<DeviceGraph> graph_;
   Key graph_key_;
   Key last_key_;     // of the last step that the host ran
-  int repeats_ = 0;  // such steps with that key that repeat, in a row
+  int repeats_ = 0;  // steps with that key that repeat, in a row
 };
 
 }  // namespace qtrain
