@@ -60,7 +60,7 @@ CudaGraphCapture::~CudaGraphCapture() {
 CudaGraph CudaGraphCapture::finish() {
   recording_ = false;
   recording_of_this_thread = nullptr;
-  if (has_pool()) graph_.pool_->close();
+  if (graph_.pool_ != nullptr) graph_.pool_->close();
   cudaGraph_t graph = nullptr;
   check(cudaStreamEndCapture(native(stream_), &graph), "cudaStreamEndCapture");
   graph_.graph_.reset(graph);

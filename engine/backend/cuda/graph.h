@@ -50,7 +50,6 @@ class CudaGraphCapture {
 
   // The recording of this thread, or nullptr.
   static CudaGraphCapture* current();
-  bool has_pool() const { return graph_.pool_ != nullptr; }
   // Keeps a host value that a recorded copy reads at every launch.
   const PinnedBuffer& keep(PinnedBuffer buffer);
 
