@@ -1,0 +1,11 @@
+// Conversion between float element types.
+#pragma once
+
+#include "engine/core/tensor.h"
+
+namespace qtrain {
+
+// to = from, rounded to nearest, ties to even, where `to` is bf16. Both are f32 or bf16, of equal shapes.
+void convert(const Stream& stream, const Tensor& from, const Tensor& to);
+
+}  // namespace qtrain
