@@ -24,6 +24,7 @@ TrainOptions evaluation_settings(const EvalOptions& options, const Checkpoint& c
   settings.workers = options.workers;
   settings.bad_images = options.bad_images;
   settings.plugin.insert(settings.plugin.end(), options.plugin.begin(), options.plugin.end());
+  if (options.precision != "auto") settings.precision = options.precision;
   if (options.image_size) settings.image_size = options.image_size;
   if (!options.data.empty() && options.data != settings.data) {
     settings.data = options.data;
@@ -76,6 +77,7 @@ int run_eval(const EvalOptions& options) {
   const TrainOptions settings = evaluation_settings(options, checkpoint);
   choose_threads(options.threads);
   const Device device = choose_device(options.device);
+  choose_precision(settings.precision, device);
   const BuiltModel built = build_model(settings, settings.num_classes.value_or(0));
   restore_network(checkpoint, *built.network);
   built.network->to(device);

@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "engine/core/error.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/rearrange.h"
 #include "zoo/registry.h"
 
@@ -111,6 +112,7 @@ DataSource open_data(const TrainOptions& options, Parts parts) {
       options.image_size.value_or(default_image_size(kind, *source.validation, options.model));
   source.augment = options.augment == "auto" ? default_augment(kind) : options.augment;
   source.normalization = normalization_of(options, kind, source);
+  if (options.precision == "bf16") source.normalization.dtype = DType::bf16;
   return source;
 }
 
@@ -145,6 +147,7 @@ DeviceBatch to_device(const data::Batch& batch, const Normalization& normalizati
                         ? images_to_float(there)
                         : normalize_images(there, normalization.mean, normalization.deviation);
   }
+  result.images = cast(result.images, normalization.dtype);
   result.labels = Tensor::from_values<std::int64_t>(Shape{batch.count},
                                                     std::span<const std::int64_t>(batch.labels), device);
   return result;

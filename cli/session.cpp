@@ -41,6 +41,15 @@ Device choose_device(const std::string& name) {
   return *found;
 }
 
+void choose_precision(const std::string& precision, Device device) {
+  if (precision == "tf32" && device.type == DeviceType::cpu)
+    throw DeviceError({.where = "--precision",
+                       .what = "tf32 needs a GPU",
+                       .got = device.str(),
+                       .expected = "fp32 or bf16",
+                       .hint = ""});
+}
+
 void choose_threads(std::int64_t threads) {
   if (threads > 0) set_thread_count(static_cast<int>(threads));
 }
@@ -71,6 +80,7 @@ Session make_session(const TrainOptions& options) {
   (void)zoo::find_model(options.model);
   choose_threads(options.threads);
   session.device = choose_device(options.device);
+  choose_precision(options.precision, session.device);
   session.data = open_data(options);
   const std::int64_t classes = choose_classes(options, *session.data.train);
   session.options = resolved(options, session.data, classes);

@@ -10,6 +10,7 @@
 #include "engine/core/error.h"
 #include "engine/io/tensor_file.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 #include "engine/optim/clip.h"
 #include "quant/wrap.h"
@@ -121,7 +122,7 @@ void TrainingLoop::train_batch(const data::Batch& batch) {
   Tensor loss;
   Tensor correct;
   {
-    const Tensor logits = (*session_.network)(input.images);
+    const Tensor logits = cast((*session_.network)(input.images), DType::f32);
     loss = softmax_cross_entropy(logits, input.labels, static_cast<float>(o.label_smoothing));
     const Tensor of_quantizers = quant::take_quantization_loss(*session_.network);
     if (of_quantizers.defined()) loss = add(loss, of_quantizers);
@@ -190,7 +191,7 @@ void TrainingLoop::explain_result(const DeviceBatch& input) {
   bool backward = false;
   try {
     const FiniteCheckGuard guard;
-    const Tensor logits = (*session_.network)(input.images);
+    const Tensor logits = cast((*session_.network)(input.images), DType::f32);
     const Tensor loss =
         softmax_cross_entropy(logits, input.labels, static_cast<float>(session_.options.label_smoothing));
     backward = true;
