@@ -97,4 +97,7 @@ Backend& backend(Device device);
 // The devices this process can use, the CPU first.
 std::vector<Device> available_devices();
 
+// A device for messages: "cpu", or "cuda:0, NVIDIA H200, 139 GiB, compute 9.0".
+std::string describe(Device device);
+
 }  // namespace qtrain

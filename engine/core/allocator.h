@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,7 +26,8 @@ class Allocator {
   Allocator& operator=(const Allocator&) = delete;
   virtual ~Allocator() = default;
 
-  static constexpr std::size_t alignment = 64;  // a cache line and the widest vector register
+  // A cache line and the widest vector register; devices may align more.
+  static constexpr std::size_t alignment = 64;
 
   virtual void* allocate(std::size_t bytes) = 0;  // aligned; throws IoError when memory is exhausted
   virtual void release(void* block, std::size_t bytes) noexcept = 0;
@@ -35,14 +37,16 @@ class Allocator {
 
 // Where segments come from: the system's heap, or cudaMalloc.
 struct SegmentSource {
-  void* (*acquire)(std::size_t bytes);  // nullptr when exhausted
+  void* (*acquire)(std::size_t bytes);  // nullptr when exhausted; throws where it must not be asked
   void (*free)(void* segment, std::size_t bytes);
 };
 
-// Best fit with splitting and coalescing. Thread-safe.
+// Best fit with splitting and coalescing. Blocks start at multiples of `unit`, as far as segments do.
+// Thread-safe.
 class CachingAllocator final : public Allocator {
  public:
-  explicit CachingAllocator(SegmentSource source) : source_(source) {}
+  explicit CachingAllocator(SegmentSource source, std::size_t unit = alignment)
+      : source_(source), unit_(unit) {}
   ~CachingAllocator() override;
 
   void* allocate(std::size_t bytes) override;
@@ -50,21 +54,39 @@ class CachingAllocator final : public Allocator {
   MemoryStatistics statistics() const override;
   void reset_peak() override;
 
+  // A pool is memory for work that is recorded once and runs again later: all that is allocated between
+  // open_pool() and close_pool(). What is released of it can be had again while the pool is open, by the same
+  // recording, and by nobody after that, because the work will write there, until dissolve_pool(). One pool
+  // is open at a time.
+  using Pool = std::uint32_t;
+  Pool open_pool();
+  void close_pool();
+  void dissolve_pool(Pool pool);
+
  private:
+  static constexpr Pool common = 0;  // memory of no pool
+
   struct Block {
     std::size_t bytes;
     bool free;
     bool first_of_segment;  // its left neighbour in memory belongs to another segment
+    Pool pool;
   };
   using Blocks = std::map<std::byte*, Block>;
+  using FreeSet = std::set<std::pair<std::size_t, std::byte*>>;  // by size, then address
 
   Blocks::iterator grow(std::size_t bytes);
-  void merge_right(Blocks::iterator left);
+  Blocks::iterator take(std::size_t size);  // a free block of at least this size, out of its free set
+  bool merge_right(Blocks::iterator left);  // both out of their free sets afterwards
+  FreeSet& free_set(const Block& block) { return free_sets_[block.pool]; }
 
   SegmentSource source_;
+  std::size_t unit_;
   mutable std::mutex mutex_;
-  Blocks blocks_;                                          // by address
-  std::set<std::pair<std::size_t, std::byte*>> free_set_;  // by size, then address
+  Blocks blocks_;  // by address
+  std::map<Pool, FreeSet> free_sets_{{common, {}}};
+  Pool open_ = common;
+  Pool last_pool_ = common;
   std::map<std::byte*, std::size_t> segments_;
   MemoryStatistics statistics_;
 };

@@ -25,6 +25,7 @@ struct Tensor::Impl {
 namespace {
 
 std::atomic<std::uint64_t> host_reads{0};
+std::atomic<std::uint64_t> device_synchronizations{0};
 
 std::size_t bytes_of(const Shape& shape, DType dtype) {
   std::size_t bytes = 0;
@@ -183,6 +184,8 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(Device target) const {
   if (target == device()) return *this;
+  const Device host{};
+  if (device() != host && target != host) return to(host).to(target);
   Tensor result = empty(shape(), dtype(), target);
   if (target.type == DeviceType::cpu) {
     host_read(*this, result.raw());
@@ -266,6 +269,14 @@ void host_read(const Tensor& tensor, void* destination) {
 
 std::uint64_t host_read_count() {
   return host_reads;
+}
+
+std::uint64_t device_synchronization_count() {
+  return device_synchronizations;
+}
+
+void count_device_synchronization() {
+  ++device_synchronizations;
 }
 
 void Tape::attach(const Tensor& output, std::shared_ptr<Node> producer, std::size_t index) {

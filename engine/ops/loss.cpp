@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
+#include "engine/kernels/softmax.h"
 #include "engine/ops/check.h"
 #include "engine/ops/reduce.h"
 
@@ -28,71 +26,20 @@ void check_classification(std::string_view op, const Tensor& logits, const Tenso
                  "does the model have as many outputs as the data has classes?");
 }
 
-// With p = softmax(z): loss = -sum_k q_k log p_k and dloss/dz = p - q, per row, divided by the number of
-// rows.
-struct RowLoss {
-  const float* logits;
-  const std::int64_t* labels;
-  float* probabilities;
-  float* losses;
-  std::int64_t classes;
-  float smoothing;
-
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t row) const {
-    const float* z = logits + row * classes;
-    float* p = probabilities + row * classes;
-    float top = z[0];
-    for (std::int64_t k = 1; k < classes; ++k) top = z[k] > top || z[k] != z[k] ? z[k] : top;
-    double total = 0;
-    double sum_z = 0;
-    for (std::int64_t k = 0; k < classes; ++k) {
-      p[k] = expf(z[k] - top);
-      total += static_cast<double>(p[k]);
-      sum_z += static_cast<double>(z[k] - top);
-    }
-    const double log_total = log(total);
-    const std::int64_t label = labels[row];
-    const auto k_count = static_cast<double>(classes);
-    // log p_k = z_k - top - log(total), summed over the classes for the smoothed part.
-    const double at_label = static_cast<double>(z[label] - top) - log_total;
-    const double mean_log_p = sum_z / k_count - log_total;
-    const auto s = static_cast<double>(smoothing);
-    losses[row] = static_cast<float>(-((1 - s) * at_label + (s > 0 ? s * mean_log_p : 0.0)));
-    const auto inverse = static_cast<float>(1 / total);
-    for (std::int64_t k = 0; k < classes; ++k) p[k] *= inverse;
-  }
-};
-
-struct RowGradient {
+// dloss/dz = (p - q) / rows, elementwise over [rows, classes].
+struct LossGradient {
   const float* probabilities;
   const std::int64_t* labels;
   const float* upstream;  // one value
   float* gradient;
   std::int64_t rows, classes;
   float on, off;  // q at the label and elsewhere
+  float factor = 1;
 
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t row) const {
-    const float factor = *upstream / static_cast<float>(rows);
-    for (std::int64_t k = 0; k < classes; ++k)
-      gradient[row * classes + k] =
-          factor * (probabilities[row * classes + k] - (k == labels[row] ? on : off));
-  }
-};
-
-struct RowHit {
-  const float* logits;
-  const std::int64_t* labels;
-  float* hits;
-  std::int64_t classes, k;
-
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t row) const {
-    const float* scores = logits + row * classes;
-    const std::int64_t label = labels[row];
-    const float own = scores[label];
-    std::int64_t ahead = 0;
-    for (std::int64_t c = 0; c < classes; ++c)
-      ahead += scores[c] > own || (scores[c] == own && c < label) ? 1 : 0;
-    hits[row] = own == own && ahead < k ? 1.0F : 0.0F;  // a NaN score is never right
+  QTRAIN_HOST_DEVICE void prepare() { factor = *upstream / static_cast<float>(rows); }
+  QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
+    const std::int64_t row = i / classes;
+    gradient[i] = factor * (probabilities[i] - (i - row * classes == labels[row] ? on : off));
   }
 };
 
@@ -109,16 +56,15 @@ struct CrossEntropyNode final : Node {
     const Tensor grad = Tensor::empty_like(p);
     const float off = smoothing / static_cast<float>(p.dim(1));
     const Tensor kept_labels = labels.get();
-    for_each(backend(p.device()).stream(), p.dim(0),
-             RowGradient{.probabilities = p.data<float>(),
-                         .labels = kept_labels.data<std::int64_t>(),
-                         .upstream = grad_outputs[0].data<float>(),
-                         .gradient = grad.data<float>(),
-                         .rows = p.dim(0),
-                         .classes = p.dim(1),
-                         .on = 1.0F - smoothing + off,
-                         .off = off},
-             16);
+    for_each(backend(p.device()).stream(), p.numel(),
+             LossGradient{.probabilities = p.data<float>(),
+                          .labels = kept_labels.data<std::int64_t>(),
+                          .upstream = grad_outputs[0].data<float>(),
+                          .gradient = grad.data<float>(),
+                          .rows = p.dim(0),
+                          .classes = p.dim(1),
+                          .on = 1.0F - smoothing + off,
+                          .off = off});
     return {grad};
   }
 };
@@ -132,10 +78,9 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float l
   const std::int64_t rows = logits.dim(0);
   Tensor probabilities = Tensor::empty_like(logits);
   Tensor losses = Tensor::empty({rows}, DType::f32, logits.device());
-  for_each(backend(logits.device()).stream(), rows,
-           RowLoss{logits.data<float>(), labels.data<std::int64_t>(), probabilities.data<float>(),
-                   losses.data<float>(), logits.dim(1), label_smoothing},
-           16);
+  for_rows(backend(logits.device()).stream(), rows,
+           SoftmaxLoss{logits.data<float>(), labels.data<std::int64_t>(), probabilities.data<float>(),
+                       losses.data<float>(), logits.dim(1), label_smoothing});
   Tensor loss;
   {
     const NoGradGuard no_grad;
@@ -152,9 +97,8 @@ Tensor count_top_k(const Tensor& logits, const Tensor& labels, std::int64_t k) {
   check_classification("count_top_k", logits, labels);
   check::value(k >= 1, "count_top_k", "k", std::to_string(k), "at least 1");
   Tensor hits = Tensor::empty({logits.dim(0)}, DType::f32, logits.device());
-  for_each(backend(logits.device()).stream(), logits.dim(0),
-           RowHit{logits.data<float>(), labels.data<std::int64_t>(), hits.data<float>(), logits.dim(1), k},
-           16);
+  for_rows(backend(logits.device()).stream(), logits.dim(0),
+           Hit{logits.data<float>(), labels.data<std::int64_t>(), hits.data<float>(), logits.dim(1), k});
   const NoGradGuard no_grad;
   return sum(hits).view({1});
 }

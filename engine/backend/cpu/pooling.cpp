@@ -5,34 +5,12 @@
 #include <vector>
 
 #include "engine/backend/cpu/cpu_backend.h"
-#include "engine/kernels/element.h"
 #include "engine/kernels/float_type.h"
 #include "engine/kernels/parallel.h"
+#include "engine/kernels/pooling.h"
 
 namespace qtrain {
 namespace {
-
-// The part of window `o` along one axis that lies inside 0..size-1.
-struct Window {
-  std::int64_t begin;
-  std::int64_t end;
-};
-Window window(std::int64_t o, std::int64_t kernel, std::int64_t stride, std::int64_t pad, std::int64_t size) {
-  const std::int64_t start = o * stride - pad;
-  return {std::max<std::int64_t>(start, 0), std::min(start + kernel, size)};
-}
-
-// The windows that cover position `i` along one axis.
-Window covering(std::int64_t i, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
-                std::int64_t windows) {
-  const std::int64_t last_start_before = i + pad;
-  const std::int64_t first = last_start_before - kernel + 1;
-  return {first <= 0 ? 0 : (first + stride - 1) / stride, std::min(last_start_before / stride + 1, windows)};
-}
-
-std::int64_t window_area(const PoolGeometry& g, Window h, Window w) {
-  return g.count_padding ? g.kernel.h * g.kernel.w : (h.end - h.begin) * (w.end - w.begin);
-}
 
 // Where the sums of a row of channels grow, in float32: the row of the result itself, unless that is
 // narrower.
@@ -91,8 +69,8 @@ void max_forward(const PoolGeometry& g, const Tensor& x, const Tensor& y, const 
     const std::int64_t at = ((n * y.dim(2) + i) * y.dim(3) + j) * channels;
     T* best = y.data<T>() + at;
     std::int32_t* index = indices.data<std::int32_t>() + at;
-    const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, height);
-    const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, width);
+    const Span h = window_at(i, g.kernel.h, g.stride.h, g.pad.h, height);
+    const Span w = window_at(j, g.kernel.w, g.stride.w, g.pad.w, width);
     bool first = true;
     for (std::int64_t u = h.begin; u < h.end; ++u)
       for (std::int64_t v = w.begin; v < w.end; ++v) {
@@ -126,8 +104,8 @@ void max_backward(const PoolGeometry& g, const Tensor& indices, const Tensor& gr
     T* row = grad_x.data<T>() + ((n * grad_x.dim(2) + u) * grad_x.dim(3) + v) * channels;
     float* grad = sums.start(row);
     const auto place = static_cast<std::int32_t>(u * grad_x.dim(3) + v);
-    const Window h = covering(u, g.kernel.h, g.stride.h, g.pad.h, out_height);
-    const Window w = covering(v, g.kernel.w, g.stride.w, g.pad.w, out_width);
+    const Span h = windows_over(u, g.kernel.h, g.stride.h, g.pad.h, out_height);
+    const Span w = windows_over(v, g.kernel.w, g.stride.w, g.pad.w, out_width);
     for (std::int64_t i = h.begin; i < h.end; ++i)
       for (std::int64_t j = w.begin; j < w.end; ++j) {
         const std::int64_t at = ((n * out_height + i) * out_width + j) * channels;
@@ -148,15 +126,15 @@ void average_forward(const PoolGeometry& g, const Tensor& x, const Tensor& y) {
   for_pixels(y, [&, sums](std::int64_t n, std::int64_t i, std::int64_t j) mutable {
     T* row = y.data<T>() + ((n * y.dim(2) + i) * y.dim(3) + j) * channels;
     float* out = sums.start(row);
-    const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, x.dim(2));
-    const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, x.dim(3));
+    const Span h = window_at(i, g.kernel.h, g.stride.h, g.pad.h, x.dim(2));
+    const Span w = window_at(j, g.kernel.w, g.stride.w, g.pad.w, x.dim(3));
     for (std::int64_t u = h.begin; u < h.end; ++u)
       for (std::int64_t v = w.begin; v < w.end; ++v) {
         const T* term = in + ((n * x.dim(2) + u) * x.dim(3) + v) * channels;
 #pragma omp simd
         for (std::int64_t c = 0; c < channels; ++c) out[c] += load(term[c]);
       }
-    const auto area = static_cast<float>(window_area(g, h, w));
+    const float area = pool_area(g, h, w);
     for (std::int64_t c = 0; c < channels; ++c) out[c] /= area;
     sums.finish(row);
   });
@@ -171,13 +149,13 @@ void average_backward(const PoolGeometry& g, const Tensor& grad_y, const Tensor&
   for_pixels(grad_x, [&, sums](std::int64_t n, std::int64_t u, std::int64_t v) mutable {
     T* row = grad_x.data<T>() + ((n * height + u) * width + v) * channels;
     float* grad = sums.start(row);
-    const Window rows = covering(u, g.kernel.h, g.stride.h, g.pad.h, grad_y.dim(2));
-    const Window columns = covering(v, g.kernel.w, g.stride.w, g.pad.w, grad_y.dim(3));
+    const Span rows = windows_over(u, g.kernel.h, g.stride.h, g.pad.h, grad_y.dim(2));
+    const Span columns = windows_over(v, g.kernel.w, g.stride.w, g.pad.w, grad_y.dim(3));
     for (std::int64_t i = rows.begin; i < rows.end; ++i)
       for (std::int64_t j = columns.begin; j < columns.end; ++j) {
-        const Window h = window(i, g.kernel.h, g.stride.h, g.pad.h, height);
-        const Window w = window(j, g.kernel.w, g.stride.w, g.pad.w, width);
-        const float share = 1.0F / static_cast<float>(window_area(g, h, w));
+        const Span h = window_at(i, g.kernel.h, g.stride.h, g.pad.h, height);
+        const Span w = window_at(j, g.kernel.w, g.stride.w, g.pad.w, width);
+        const float share = 1.0F / pool_area(g, h, w);
         const T* incoming = grad_y.data<T>() + ((n * grad_y.dim(2) + i) * grad_y.dim(3) + j) * channels;
 #pragma omp simd
         for (std::int64_t c = 0; c < channels; ++c) grad[c] += share * load(incoming[c]);

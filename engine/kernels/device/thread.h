@@ -76,6 +76,12 @@ void launch(const Stream& stream, std::int64_t blocks, const Kernel& kernel) {
   check_launch(__PRETTY_FUNCTION__);
 }
 
+#elif defined(QTRAIN_EMULATE_KERNELS)
+
+// Defined by the emulator.
+template <class Kernel>
+void launch(const Stream& stream, std::int64_t blocks, const Kernel& kernel);
+
 #else
 
 template <class Kernel>

@@ -1,0 +1,86 @@
+// Recorded work: everything that is queued on a stream between two points, run again with one call. Worth it
+// where a step is hundreds of short kernels: the host needs longer to queue them than the GPU to run them.
+//
+// What is recorded holds addresses. Tensors that a graph reads and writes must live as long as it is
+// launched. Its temporary memory is written again by every launch: with a pool of its own (see
+// CachingAllocator), nobody else gets that memory as long as the graph exists; without one, no tensor that
+// was made after the recording may be alive when it is launched.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "engine/backend/cuda/pinned.h"
+#include "engine/core/allocator.h"
+#include "engine/core/device.h"
+
+// The CUDA runtime's types; its header stays inside engine/backend/cuda.
+struct CUgraph_st;
+struct CUgraphExec_st;
+
+namespace qtrain::cuda {
+
+class CudaGraph {
+ public:
+  std::size_t nodes() const;  // kernels, copies and fills
+
+ private:
+  friend class CudaGraphCapture;
+  friend class CudaGraphExec;
+  struct Destroy {
+    void operator()(CUgraph_st* graph) const;
+  };
+  class Pool;
+  std::unique_ptr<CUgraph_st, Destroy> graph_;
+  std::vector<PinnedBuffer> constants_;  // host values that its copies read
+  std::shared_ptr<Pool> pool_;           // or none
+};
+
+// Records what this thread queues on the stream while it lives. Until finish(), nothing can be waited for and
+// nothing runs. Without a pool, the driver isn't asked for memory: run the same work once before, so that it
+// is there.
+class CudaGraphCapture {
+ public:
+  explicit CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in = nullptr);
+  ~CudaGraphCapture();  // without finish(): forgets what was recorded
+  CudaGraphCapture(const CudaGraphCapture&) = delete;
+  CudaGraphCapture& operator=(const CudaGraphCapture&) = delete;
+
+  CudaGraph finish();
+
+  // The recording of this thread, or nullptr.
+  static CudaGraphCapture* current();
+  bool has_pool() const { return graph_.pool_ != nullptr; }
+  // Keeps a host value that a recorded copy reads at every launch.
+  const PinnedBuffer& keep(PinnedBuffer buffer);
+
+ private:
+  Stream stream_;
+  CudaGraph graph_;
+  bool recording_ = false;
+};
+
+// Throws DeviceError while this thread records: what can't be part of a graph is refused before it spoils it.
+void refuse_while_recording(std::string_view what);
+
+class CudaGraphExec {
+ public:
+  explicit CudaGraphExec(CudaGraph graph);
+
+  // Takes over the addresses and numbers of another recording of the same work, which is cheaper than a new
+  // one; where the work differs, it is built anew. Returns whether the cheap way worked.
+  bool update(CudaGraph graph);
+  void launch(const Stream& stream) const;
+
+ private:
+  struct Destroy {
+    void operator()(CUgraphExec_st* executable) const;
+  };
+  void instantiate();
+
+  CudaGraph graph_;
+  std::unique_ptr<CUgraphExec_st, Destroy> executable_;
+};
+
+}  // namespace qtrain::cuda

@@ -1,0 +1,117 @@
+// Recording work and running it again.
+#include "engine/backend/cuda/graph.h"
+
+#include "engine/core/error.h"
+#include "engine/ops/convolution.h"
+#include "tests/backend_cuda/support.h"
+
+namespace qtrain {
+namespace {
+
+using namespace testing_support;  // NOLINT(google-build-using-namespace)
+
+// Two convolutions with a temporary between them.
+class GraphOnGpu : public OnGpu {
+ protected:
+  static constexpr ConvolutionGeometry padded{.pad_begin = {1, 1}, .pad_end = {1, 1}};
+  const Shape images{4, 32, 8, 8};
+  const Shape filters{32, 32, 3, 3};
+
+  void work(const Tensor& x, const Tensor& w, const Tensor& y) const {
+    Backend& b = backend(x.device());
+    const Tensor between = Tensor::empty(images, DType::f32, x.device());
+    b.convolution_forward(b.stream(), padded, x, w, {}, between);
+    b.convolution_forward(b.stream(), padded, between, w, {}, y);
+  }
+  Tensor expected(const Tensor& x, const Tensor& w) const {
+    const Tensor y = Tensor::empty(images);
+    work(x.to(Device{}), w.to(Device{}), y);
+    return y;
+  }
+  static Stream stream() { return backend(gpu).stream(); }
+};
+
+TEST_F(GraphOnGpu, RunsAgainOnNewValues) {
+  const Tensor x = random_tensor(images, 1, {}, gpu);
+  const Tensor w = random_tensor(filters, 2, {}, gpu);
+  const Tensor y = Tensor::zeros(images, DType::f32, gpu);
+  work(x, w, y);  // chooses plans and takes memory
+  backend(gpu).fill_zero(stream(), y.raw(), y.bytes());
+  cuda::CudaGraphCapture capture(stream());
+  work(x, w, y);
+  cuda::CudaGraph graph = capture.finish();
+  EXPECT_GE(graph.nodes(), 2U);
+  EXPECT_EQ(y.values(), std::vector<float>(static_cast<std::size_t>(y.numel()), 0.0F)) << "recorded, not run";
+  const cuda::CudaGraphExec executable(std::move(graph));
+  for (const std::uint64_t seed : {10, 11, 12}) {
+    x.copy_from(random_tensor(images, seed));
+    executable.launch(stream());
+    EXPECT_TRUE(near(y.to(Device{}), expected(x, w), 1e-5)) << seed;
+  }
+}
+
+TEST_F(GraphOnGpu, HostValuesBecomeConstants) {
+  const Tensor t = Tensor::zeros({4}, DType::f32, gpu);
+  cuda::CudaGraphCapture capture(stream());
+  {
+    const std::vector<float> values{1, 2, 3, 4};
+    backend(gpu).copy(stream(), t.raw(), values.data(), t.bytes(), CopyKind::host_to_device);
+  }
+  const cuda::CudaGraphExec executable(capture.finish());
+  for (int i = 0; i < 3; ++i) {
+    backend(gpu).fill_zero(stream(), t.raw(), t.bytes());
+    executable.launch(stream());
+    EXPECT_EQ(t.values(), (std::vector<float>{1, 2, 3, 4}));
+  }
+}
+
+TEST_F(GraphOnGpu, UpdatesForOtherTensors) {
+  const Tensor w = random_tensor(filters, 2, {}, gpu);
+  const Tensor y = Tensor::zeros(images, DType::f32, gpu);
+  const Tensor x = random_tensor(images, 3, {}, gpu);
+  const Tensor other = random_tensor(images, 4, {}, gpu);
+  work(x, w, y);
+  const auto record = [&](const Tensor& input) {
+    cuda::CudaGraphCapture capture(stream());
+    work(input, w, y);
+    return capture.finish();
+  };
+  cuda::CudaGraphExec executable(record(x));
+  EXPECT_TRUE(executable.update(record(other)));
+  executable.launch(stream());
+  EXPECT_TRUE(near(y.to(Device{}), expected(other, w), 1e-5));
+}
+
+TEST_F(GraphOnGpu, RefusesWhatWouldSpoilARecordingAndRecovers) {
+  const Tensor t = Tensor::zeros({4}, DType::f32, gpu);
+  const std::size_t more = cuda::backend(0).allocator().statistics().reserved + 1;
+  {
+    const cuda::CudaGraphCapture capture(stream());
+    EXPECT_THROW(backend(gpu).synchronize(stream()), DeviceError);
+    EXPECT_THROW(t.values(), DeviceError);
+    EXPECT_THROW(cuda::backend(0).allocator().allocate(more), DeviceError);
+    EXPECT_THROW(cuda::CudaGraphCapture second(stream()), DeviceError);
+  }
+  EXPECT_EQ(t.values(), std::vector<float>(4, 0.0F));
+}
+
+// Without a pool, what is made after the recording could lie where the graph keeps its temporary.
+TEST_F(GraphOnGpu, APoolKeepsItsMemoryFromOthers) {
+  const Tensor x = random_tensor(images, 1, {}, gpu);
+  const Tensor w = random_tensor(filters, 2, {}, gpu);
+  const Tensor y = Tensor::zeros(images, DType::f32, gpu);
+  work(x, w, y);
+  cuda::CudaGraphCapture capture(stream(), &cuda::backend(0).allocator());
+  work(x, w, y);
+  const cuda::CudaGraphExec executable(capture.finish());
+  std::vector<Tensor> later;
+  for (int i = 0; i < 16; ++i)
+    later.push_back(random_tensor(images, 20 + static_cast<std::uint64_t>(i), {}, gpu));
+  executable.launch(stream());
+  for (int i = 0; i < 16; ++i)
+    EXPECT_TRUE(identical(later[static_cast<std::size_t>(i)].values(),
+                          random_tensor(images, 20 + static_cast<std::uint64_t>(i)).values()));
+}
+
+}  // namespace
+}  // namespace qtrain
