@@ -7,6 +7,7 @@
 #include "cli/model_setup.h"
 #include "cli/optimizer_setup.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/settings.h"
 #include "engine/core/error.h"
 #include "engine/kernels/parallel.h"
 #include "zoo/registry.h"
@@ -48,6 +49,7 @@ void choose_precision(const std::string& precision, Device device) {
                        .got = device.str(),
                        .expected = "fp32 or bf16",
                        .hint = ""});
+  configure(device, {.math = precision == "tf32" ? MathMode::tf32 : MathMode::fp32});
 }
 
 void choose_threads(std::int64_t threads) {

@@ -33,8 +33,8 @@ struct Session {
 // "auto" is the best device there is. DeviceError for one that isn't there.
 Device choose_device(const std::string& name);
 
-// --precision on that device. DeviceError for tf32 on the CPU, which has no such arithmetic. bf16 is a matter
-// of the network's input alone (Normalization), as every layer follows its input.
+// Sets the device's arithmetic to --precision. DeviceError for tf32 on the CPU, which has no such thing. bf16
+// is a matter of the network's input alone (Normalization): every layer follows its input.
 void choose_precision(const std::string& precision, Device device);
 
 // --threads; 0 leaves the machine's own number.
