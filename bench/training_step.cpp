@@ -42,7 +42,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 int main(int argc, char** argv) {
   if (argc < 6) {
-    std::fprintf(stderr, "usage: training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS]\n");
+    std::fprintf(stderr, "usage: training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS [unfused]]\n");
     return 2;
   }
   const std::string model_name = argv[1];
@@ -66,6 +66,7 @@ int main(int argc, char** argv) {
     const std::size_t equals = asked.find('=', colon);
     wrap.activation_options[asked.substr(colon + 1, equals - colon - 1)] = asked.substr(equals + 1);
   }
+  wrap.fuse = argc <= 7 || std::string(argv[7]) != "unfused";
   qtrain::quant::quantize_network(*model, wrap);
   qtrain::SGD optimizer({{.parameters = model->named_parameters(), .weight_decay = 1e-4}},
                         {.learning_rate = 0.01, .momentum = 0.9});

@@ -161,6 +161,7 @@ quant::WrapOptions wrap_options(const TrainOptions& o) {
   wrap.last.treatment = quant::parse_edge_treatment(o.last_layer);
   if (o.first_w_bits) wrap.first.weight_bits = static_cast<int>(*o.first_w_bits);
   if (o.last_w_bits) wrap.last.weight_bits = static_cast<int>(*o.last_w_bits);
+  wrap.fuse = o.fuse;
   sort_assignments(o, wrap);
   return wrap;
 }

@@ -86,6 +86,9 @@ Fields quant_fields(TrainOptions& o) {
        .help = "weight bits of the last layer",
        .range = bit_range,
        .hint = bit_hint},
+      {.name = "fuse",
+       .slot = &o.fuse,
+       .help = "batch norm and quantization in one pass; off: each in its own, for the same results"},
       {.name = "plugin", .slot = &o.plugin, .help = "shared library with more quantizers; repeatable"},
   };
 }

@@ -41,6 +41,7 @@ struct TrainOptions {
   std::string last_layer = "auto";
   std::optional<std::int64_t> first_w_bits;
   std::optional<std::int64_t> last_w_bits;
+  bool fuse = true;                 // batch norm and quantization in one pass
   std::vector<std::string> plugin;  // shared libraries with more quantizers
 
   // Data

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "engine/core/error.h"
-#include "engine/ops/batch_norm.h"
 
 namespace qtrain {
 namespace {
@@ -38,7 +37,13 @@ BatchNorm2d::BatchNorm2d(const BatchNorm2d& source, const Tensor& shared_weight,
       bias_(own_or_shared(shared_bias, "bias", source.bias_)),
       running_mean_(add_buffer("running_mean", source.running_mean_.clone())),
       running_variance_(add_buffer("running_var", source.running_variance_.clone())),
-      batches_tracked_(add_counter("num_batches_tracked")) {}
+      batches_tracked_(add_counter("num_batches_tracked")) {
+  set_fusion(source.fuses());
+}
+
+void BatchNorm2d::set_fusion(bool on) {
+  fusion_ = on ? std::make_shared<BatchNormFusion>() : nullptr;
+}
 
 const Tensor& BatchNorm2d::own_or_shared(const Tensor& shared, const char* name, const Tensor& source) {
   return shared.defined() ? shared : add_parameter(name, source.clone().set_requires_grad(true));
@@ -46,7 +51,7 @@ const Tensor& BatchNorm2d::own_or_shared(const Tensor& shared, const char* name,
 
 Tensor BatchNorm2d::forward(const Tensor& x, bool relu, const Tensor& residual) {
   const BatchNormState state{weight_, bias_, running_mean_, running_variance_};
-  const BatchNormOptions options{.epsilon = epsilon_, .momentum = momentum_, .relu = relu};
+  const BatchNormOptions options{.epsilon = epsilon_, .momentum = momentum_, .relu = relu, .fusion = fusion_};
   if (!is_training()) return batch_norm_evaluation(x, state, options, residual);
   Tensor y = batch_norm_training(x, state, options, residual);
   ++*batches_tracked_.data<std::int64_t>();

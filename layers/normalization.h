@@ -1,6 +1,7 @@
 // Normalization layers, which can add a residual and apply a ReLU in the same pass over memory.
 #pragma once
 
+#include "engine/ops/batch_norm.h"
 #include "layers/module.h"
 
 namespace qtrain {
@@ -37,6 +38,11 @@ class BatchNorm2d : public Normalization {
   float epsilon() const { return epsilon_; }
   float momentum() const { return momentum_; }
 
+  // Lets the op that follows be fused with this one: the output is computed when it is asked for. The values
+  // are the same. Off at first.
+  void set_fusion(bool on);
+  bool fuses() const { return fusion_ != nullptr; }
+
   using Normalization::forward;
   Tensor forward(const Tensor& x, bool relu, const Tensor& residual) override;
   std::int64_t channels() const override { return weight_.dim(0); }
@@ -53,6 +59,7 @@ class BatchNorm2d : public Normalization {
   const Tensor& running_mean_;
   const Tensor& running_variance_;
   const Tensor& batches_tracked_;
+  std::shared_ptr<BatchNormFusion> fusion_;
 };
 
 }  // namespace qtrain

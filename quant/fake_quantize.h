@@ -17,14 +17,21 @@
 //   void run(stream, n, grouping, float* y, const float* x, float* statistics) const;
 // which also fills in what else the kernel measures, where fake_quantize() was told a place for it.
 //
+// Behind a batch norm whose output is pending, both passes are batch norm's own
+// (engine/ops/batch_norm_fusion.h), where there is one group, and forward also needs forward().
+//
 // fake_quantize_padded() is the same for images that are padded with zeros first: it reads x without them and
 // writes y with them, still in one pass. Only x itself is kept, which others keep anyway. It needs forward().
 #pragma once
+
+#include <utility>
 
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/kernels/bordered.h"
 #include "engine/kernels/math.h"
+#include "engine/ops/arithmetic.h"
+#include "engine/ops/batch_norm_fusion.h"
 #include "engine/ops/check.h"
 
 namespace qtrain::quant {
@@ -58,6 +65,91 @@ constexpr bool straight_through = requires {
   requires F::straight_through;
 };
 
+template <class F>
+constexpr bool has_own_kernel = requires {
+  &F::run;
+};
+
+// One learned number each from the K sums.
+inline Tensor parameter_gradient(const Tensor& sums, std::int64_t k, const Tensor& into) {
+  const std::int64_t groups = into.numel();
+  map(
+      backend(sums.device()).stream(), groups, [] QTRAIN_LAMBDA(float v) { return v; }, into.data<float>(),
+      sums.data<float>() + k * groups);
+  return into;
+}
+
+// The backward pass of a quantizer with one group, put off so that batch norm's backward can do it.
+template <int K, class F>
+class FakeQuantizeGradient final : public DeferredBatchNormGradient {
+ public:
+  static constexpr std::size_t count = static_cast<std::size_t>(K);
+
+  // dL/dx and dL/dparameter_k, pending. `with` points into `held`.
+  static std::vector<Tensor> put_off(const F& with, std::vector<Tensor> held, const Tensor& x,
+                                     const Tensor& g, const std::array<Tensor, count>& parameters) {
+    const auto work = std::make_shared<FakeQuantizeGradient>();
+    work->math_ = {with};
+    work->held_ = std::move(held);
+    work->x_ = x;
+    work->g_ = g;
+    std::vector<Tensor> grads{Tensor::deferred(x.shape(), x.dtype(), x.device(), work)};
+    work->grad_x_ = Owed(grads[0]);
+    for (std::size_t k = 0; k < count; ++k) {
+      const Tensor& p = parameters[k];
+      grads.push_back(Tensor::deferred(p.shape(), p.dtype(), p.device(), std::make_shared<Part>(work)));
+      work->grad_parameters_[k] = Owed(grads.back());
+    }
+    return grads;
+  }
+
+  void compute() override {
+    const Stream stream = backend(g_.device()).stream();
+    Tensor grad_x = grad_x_.receive();
+    if (!grad_x.defined()) grad_x = Tensor::empty_like(g_);  // only the parameters' are wanted
+    if constexpr (K == 0) {
+      map(stream, g_.numel(), math_, grad_x.data<float>(), x_.data<float>(), g_.data<float>());
+    } else {
+      const Tensor sums = Tensor::empty({K}, DType::f32, g_.device());
+      map_reduce_groups<K>(stream, g_.numel(), {}, math_, sums.data<float>(), grad_x.data<float>(),
+                           x_.data<float>(), g_.data<float>());
+      give_parameters(sums);
+    }
+    if (addend().defined()) add_in_place(grad_x, addend());
+  }
+
+  Tensor place_for_grad_x() const override { return reuse_or_allocate(g_); }
+
+  void batch_norm_backward(BatchNormBackward a) override {
+    const Stream stream = backend(g_.device()).stream();
+    a.grad = std::exchange(g_, {});
+    a.addend = addend();
+    const Tensor sums = Tensor::empty({std::max(K, 1)}, DType::f32, a.grad.device());
+    qtrain::batch_norm_backward<K>(stream, a, math_, sums.data<float>());
+    give_parameters(sums);
+  }
+
+ private:
+  // A parameter's share of the work.
+  struct Part final : Deferred {
+    explicit Part(std::shared_ptr<Deferred> of) : whole(std::move(of)) {}
+    void compute() override { whole->compute(); }
+    std::shared_ptr<Deferred> whole;
+  };
+
+  void give_parameters(const Tensor& sums) {
+    for (std::size_t k = 0; k < count; ++k)
+      if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
+        parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
+  }
+
+  BackwardOf<F> math_;
+  std::vector<Tensor> held_;
+  Tensor x_, g_;
+  Owed grad_x_;
+  std::array<Owed, count> grad_parameters_;
+};
+
 template <int K, class F>
 struct FakeQuantizeNode : Node {
   static constexpr std::size_t count = static_cast<std::size_t>(K);
@@ -86,6 +178,7 @@ struct FakeQuantizeNode : Node {
       return {g};
     } else {
       const Tensor input = x.get();
+      if (grouping.groups() == 1 && may_defer_gradient(0)) return put_off(input, g);
       const Stream stream = backend(g.device()).stream();
       std::vector<Tensor> grads(1 + count);
       grads[0] = reuse_or_allocate(g);
@@ -105,9 +198,19 @@ struct FakeQuantizeNode : Node {
 
   // `statistics`: for math with a kernel of its own; or nullptr.
   Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* statistics = nullptr) const {
-    Tensor y = Tensor::empty_like(input);
+    const Tensor y = Tensor::empty_like(input);
     const Stream stream = backend(input.device()).stream();
-    if constexpr (requires { &F::run; })
+    if constexpr (!has_own_kernel<F>)
+      if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {
+        // Whoever comes second needs x itself; who comes in backward makes again what was made before.
+        const bool again = norm->is_fused();
+        if (!again || !Tape::recording()) {
+          const Tensor x_too = again ? Tensor() : norm->output_in_same_pass();
+          batch_norm_map(stream, norm->of(), ForwardOf<F>{with}, y, x_too);
+          return y;
+        }
+      }
+    if constexpr (has_own_kernel<F>)
       with.run(stream, input.numel(), grouping, y.data<float>(), input.data<float>(), statistics);
     else
       map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(), input.data<float>());
@@ -127,17 +230,19 @@ struct FakeQuantizeNode : Node {
 
   // sums: [K * groups].
   void give_parameters(std::vector<Tensor>& grads, const Tensor& sums) const {
-    const std::int64_t groups = grouping.groups();
-    for (std::size_t k = 0; k < count; ++k) {
-      if (K == 1 && sums.shape() == parameters[k].get().shape()) {
-        grads[1] = sums;
-        continue;
-      }
-      grads[1 + k] = Tensor::empty_like(parameters[k].get());
-      map(
-          backend(sums.device()).stream(), groups, [] QTRAIN_LAMBDA(float v) { return v; },
-          grads[1 + k].template data<float>(), sums.data<float>() + static_cast<std::int64_t>(k) * groups);
-    }
+    for (std::size_t k = 0; k < count; ++k)
+      grads[1 + k] = K == 1 && sums.shape() == parameters[k].get().shape()
+                         ? sums
+                         : parameter_gradient(sums, static_cast<std::int64_t>(k),
+                                              Tensor::empty_like(parameters[k].get()));
+  }
+
+  std::vector<Tensor> put_off(const Tensor& input, const Tensor& g) const {
+    std::vector<Tensor> held;
+    std::array<Tensor, count> of_parameters;
+    for (std::size_t k = 0; k < count; ++k) held.push_back(of_parameters[k] = parameters[k].get());
+    for (const SavedTensor& c : constants) held.push_back(c.get());
+    return FakeQuantizeGradient<K, F>::put_off(bound(), std::move(held), input, g, of_parameters);
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include "engine/core/error.h"
 #include "engine/ops/arithmetic.h"
+#include "layers/normalization.h"
 #include "quant/quantized_layers.h"
 
 namespace qtrain::quant {
@@ -153,6 +154,9 @@ std::vector<std::string> quantize_network(Module& network, const WrapOptions& op
     network.replace_child(path, std::move(module));
     paths.push_back(path);
   }
+  network.visit([&](const std::string&, Module& module) {
+    if (auto* const norm = dynamic_cast<BatchNorm2d*>(&module)) norm->set_fusion(options.fuse);
+  });
   return paths;
 }
 

@@ -36,6 +36,8 @@ struct WrapOptions {
   std::map<std::string, std::string> bias_options = {};
   EdgeOptions first = {};
   EdgeOptions last = {};
+  bool fuse =
+      true;  // batch norms and the quantizers behind them share passes over memory; the values are the same
 };
 
 // The name of the quantizer of biases: bias_quantizer, or what its `auto` stands for.

@@ -25,7 +25,7 @@ class SavedTensor {
   void release();
 
   std::string_view name() const { return name_; }
-  std::size_t bytes() const;  // held alive for backward; 0 where it is recomputed
+  std::size_t bytes() const;  // held alive for backward; 0 where it is recomputed or not computed yet
   bool recomputed() const { return recipe_ != nullptr; }
 
  private:
@@ -55,7 +55,15 @@ class Node {
   virtual bool can_recompute() const { return false; }
   virtual Tensor recompute(std::size_t output);
 
+  // True where backward() has a use for pending gradients of its outputs (deferred_gradient.h).
+  virtual bool takes_deferred_gradient() const { return false; }
+
   bool needs_grad(std::size_t input) const { return inputs_[input].needs_grad; }
+  // Whether the gradient of an input goes to such a node.
+  bool may_defer_gradient(std::size_t input) const {
+    const std::shared_ptr<Node>& producer = inputs_[input].producer;
+    return producer != nullptr && producer->takes_deferred_gradient();
+  }
 
  private:
   friend class Tape;

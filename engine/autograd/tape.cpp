@@ -9,10 +9,10 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "engine/autograd/deferred_gradient.h"
 #include "engine/core/error.h"
 #include "engine/kernels/element.h"
 #include "engine/kernels/float_type.h"
-#include "engine/ops/arithmetic.h"
 #include "engine/ops/cast.h"
 
 namespace qtrain {
@@ -57,22 +57,6 @@ void require_finite(std::string_view op, std::string_view what, const Tensor& t)
   });
 }
 
-// into += gradient, without touching elements that somebody else may see.
-void accumulate(Tensor& into, Tensor gradient) {
-  if (!into.defined()) {
-    into = std::move(gradient);
-  } else if (into.is_sole_owner()) {
-    add_in_place(into, gradient);
-  } else if (gradient.is_sole_owner()) {
-    add_in_place(gradient, into);
-    into = std::move(gradient);
-  } else {
-    Tensor sum = into.clone();
-    add_in_place(sum, gradient);
-    into = std::move(sum);
-  }
-}
-
 }  // namespace
 
 void SavedTensor::save(const Tensor& tensor) {
@@ -107,7 +91,7 @@ void SavedTensor::release() {
 }
 
 std::size_t SavedTensor::bytes() const {
-  return tensor_.defined() ? tensor_.bytes() : 0;
+  return tensor_.defined() && tensor_.pending() == nullptr ? tensor_.bytes() : 0;
 }
 
 Node::~Node() {
@@ -213,6 +197,41 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     if (is_new) ready.push(node);
     accumulate(place->second[output], std::move(grad));
   };
+  const auto give_leaf = [](const Tensor& leaf, Tensor grad) {
+    Tensor total = leaf.grad();
+    leaf.set_grad({});
+    accumulate(total, std::move(grad));
+    leaf.set_grad(total.is_sole_owner() ? std::move(total) : total.clone());
+  };
+  // Gradients of a quantizer's parameters are pending until an older node computes them in its own pass.
+  // Leaves, and nodes between a leaf and these, get them at the end.
+  std::vector<std::pair<Tensor, Tensor>> late_leaves;
+  std::vector<std::pair<std::shared_ptr<Node>, std::vector<Tensor>>> late_nodes;
+  const auto run = [&](const std::shared_ptr<Node>& node, std::vector<Tensor> grad_outputs) {
+    std::vector<Tensor> grads = node->backward(grad_outputs);
+    grad_outputs.clear();
+    for (SavedTensor* saved : node->saved()) saved->release();
+    for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
+      Node::Edge& edge = node->inputs_[i];
+      if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
+      require_type(node->name(), "a gradient has another element type than its input", grads[i], edge.dtype);
+      if (is_checking_finite)
+        require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
+      Tensor grad = std::move(grads[i]);
+      if (edge.producer != nullptr)
+        deliver(edge.producer, edge.producer_output, std::move(grad));
+      else if (grad.pending() != nullptr)
+        late_leaves.emplace_back(edge.leaf, std::move(grad));
+      else
+        give_leaf(edge.leaf, std::move(grad));
+    }
+    node->inputs_.clear();  // the chain of producers is freed while it is walked
+  };
+  const auto can_wait = [](const Node& node, const std::vector<Tensor>& grad_outputs) {
+    return !node.takes_deferred_gradient() && std::ranges::any_of(grad_outputs, [](const Tensor& g) {
+      return g.defined() && g.pending() != nullptr;
+    }) && std::ranges::all_of(node.inputs_, [](const Node::Edge& edge) { return edge.producer == nullptr; });
+  };
 
   deliver(
       loss.producer(), loss.producer_output(),
@@ -223,26 +242,15 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     auto waiting = pending.extract(node.get());
     if (node->used_) throw_used(fmt::format("what '{}' saved", node->name()));
     node->used_ = true;
-    std::vector<Tensor> grads = node->backward(waiting.mapped());
-    waiting.mapped().clear();
-    for (SavedTensor* saved : node->saved()) saved->release();
-    for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
-      Node::Edge& edge = node->inputs_[i];
-      if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
-      require_type(node->name(), "a gradient has another element type than its input", grads[i], edge.dtype);
-      if (is_checking_finite)
-        require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
-      Tensor grad = std::move(grads[i]);
-      if (edge.producer != nullptr) {
-        deliver(edge.producer, edge.producer_output, std::move(grad));
-      } else {
-        Tensor total = edge.leaf.grad();
-        edge.leaf.set_grad({});
-        accumulate(total, std::move(grad));
-        edge.leaf.set_grad(total.is_sole_owner() ? std::move(total) : total.clone());
-      }
-    }
-    node->inputs_.clear();  // the chain of producers is freed while it is walked
+    if (can_wait(*node, waiting.mapped()))
+      late_nodes.emplace_back(node, std::move(waiting.mapped()));
+    else
+      run(node, std::move(waiting.mapped()));
+  }
+  for (auto& [node, grad_outputs] : late_nodes) run(node, std::move(grad_outputs));
+  for (auto& [leaf, grad] : late_leaves) {
+    grad.raw();  // whatever is still pending has nothing left to wait for
+    give_leaf(leaf, std::move(grad));
   }
 }
 

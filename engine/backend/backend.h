@@ -16,25 +16,6 @@ namespace qtrain {
 
 enum class CopyKind { host_to_device, device_to_host, device_to_device };
 
-// One batch normalization, with an optional residual added and a ReLU applied in the same pass:
-//   y = act(gamma * (x - mean) * invstd + beta + residual), per channel; act = ReLU or identity.
-struct BatchNormArguments {
-  Tensor x;         // [N, C, H, W] or [N, C]
-  Tensor gamma;     // [C]
-  Tensor beta;      // [C]
-  Tensor residual;  // like x, or undefined
-  Tensor mean;      // [C]: written by training, read by evaluation and backward
-  Tensor invstd;    // [C]: 1 / sqrt(biased variance + epsilon)
-  bool relu = false;
-};
-
-struct BatchNormGradients {
-  Tensor x;         // may share storage with the incoming gradient only if the backend says so: it doesn't
-  Tensor gamma;     // [C]
-  Tensor beta;      // [C]
-  Tensor residual;  // like x, or undefined where not wanted
-};
-
 class Backend {
  public:
   Backend() = default;
@@ -66,19 +47,6 @@ class Backend {
   // undefined ----
   virtual void matmul(const Stream&, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                       const Tensor& bias, const Tensor& c) = 0;
-
-  // -- batch normalization
-  // ----------------------------------------------------------------------------------------- Computes batch
-  // statistics into mean and invstd, and moves the running ones (undefined: not kept): running = (1 -
-  // momentum) * running + momentum * batch, with the unbiased variance.
-  virtual void batch_norm_training(const Stream&, const BatchNormArguments&, float epsilon, float momentum,
-                                   const Tensor& running_mean, const Tensor& running_variance,
-                                   const Tensor& y) = 0;
-  virtual void batch_norm_evaluation(const Stream&, const BatchNormArguments&, const Tensor& y) = 0;
-  // `y` is the forward output, which tells where a ReLU behind a residual passed; undefined without a
-  // residual. `training`: the statistics depend on x.
-  virtual void batch_norm_backward(const Stream&, const BatchNormArguments&, const Tensor& y,
-                                   const Tensor& grad_y, bool training, const BatchNormGradients&) = 0;
 
   // -- pooling: x [N, C, H, W], y [N, C, oh, ow]; indices: i32 [N, C, oh, ow], h * W + w of each maximum
   // -------------

@@ -6,6 +6,7 @@
 
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
+#include "engine/core/deferred.h"
 #include "engine/core/error.h"
 #include "engine/core/host_read.h"
 #include "engine/core/layout.h"
@@ -43,16 +44,51 @@ std::size_t bytes_of(const Shape& shape, DType dtype) {
 Storage::Storage(std::size_t bytes, Device device)
     : data_(backend(device).allocator().allocate(bytes)), bytes_(bytes), device_(device) {}
 
+Storage::Storage(std::size_t bytes, Device device, std::shared_ptr<Deferred> work)
+    : bytes_(bytes), device_(device), work_(std::move(work)) {}
+
 Storage::~Storage() {
-  backend(device_).allocator().release(data_, bytes_);
+  if (work_ == nullptr) backend(device_).allocator().release(data_, bytes_);
 }
 
-Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+void Storage::receive() {
+  data_ = backend(device_).allocator().allocate(bytes_);
+  work_.reset();
+}
+
+void Storage::finish() const {
+  const std::shared_ptr<Deferred> work = work_;  // receive() drops it while it runs
+  work->compute();
+}
+
+Tensor Tensor::over(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype) {
   auto impl = std::make_shared<Impl>();
-  impl->storage = std::make_shared<Storage>(bytes_of(shape, dtype), device);
+  impl->storage = std::move(storage);
   impl->shape = shape;
   impl->dtype = dtype;
   return Tensor(std::move(impl));
+}
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  return over(std::make_shared<Storage>(bytes_of(shape, dtype), device), shape, dtype);
+}
+
+Tensor Tensor::deferred(const Shape& shape, DType dtype, Device device, std::shared_ptr<Deferred> work) {
+  return over(std::make_shared<Storage>(bytes_of(shape, dtype), device, std::move(work)), shape, dtype);
+}
+
+std::shared_ptr<Deferred> Tensor::pending() const {
+  return impl().storage->work();
+}
+
+Owed::Owed(const Tensor& result)
+    : storage_(result.impl().storage), shape_(result.shape()), dtype_(result.dtype()) {}
+
+Tensor Owed::receive() const {
+  const std::shared_ptr<Storage> storage = storage_.lock();
+  if (storage == nullptr || storage->work() == nullptr) return {};
+  storage->receive();
+  return Tensor::over(storage, shape_, dtype_);
 }
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
@@ -169,11 +205,7 @@ Tensor Tensor::view(const Shape& shape) const {
                       .got = str(),
                       .expected = shape.str(),
                       .hint = "reshape() copies where it must"});
-  auto result = std::make_shared<Impl>();
-  result->storage = impl_->storage;
-  result->shape = shape;
-  result->dtype = impl_->dtype;
-  return Tensor(std::move(result));
+  return over(impl_->storage, shape, impl_->dtype);
 }
 
 Tensor Tensor::clone() const {

@@ -18,29 +18,40 @@
 
 namespace qtrain {
 
+class Deferred;
 class Node;
 
-// Bytes owned on one device, shared by the tensors that view them.
+// Bytes owned on one device, shared by the tensors that view them. There are none while the work that fills
+// them is pending (deferred.h); data() runs it.
 class Storage {
  public:
   Storage(std::size_t bytes, Device device);
+  Storage(std::size_t bytes, Device device, std::shared_ptr<Deferred> work);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
-  void* data() const { return data_; }
+  void* data() const {
+    if (work_ != nullptr) finish();
+    return data_;
+  }
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  const std::shared_ptr<Deferred>& work() const { return work_; }
+  void receive();  // gets memory for the results of its work, which is no longer pending then
 
   // Counts in-place changes, so that the tape notices when a saved tensor was overwritten.
   std::uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
 
  private:
-  void* data_;
+  void finish() const;
+
+  void* data_ = nullptr;
   std::size_t bytes_;
   Device device_;
   std::uint64_t version_ = 0;
+  std::shared_ptr<Deferred> work_;
 };
 
 class Tensor {
@@ -57,6 +68,8 @@ class Tensor {
     return zeros(other.shape(), other.dtype(), other.device());
   }
   static Tensor scalar(float value, Device device = {}) { return full({}, value, device); }
+  // Elements that `work` computes when they are first asked for; it is told by an Owed (deferred.h).
+  static Tensor deferred(const Shape& shape, DType dtype, Device device, std::shared_ptr<Deferred> work);
 
   // Values in N, C, H, W order (PyTorch's order in memory), whatever the storage order.
   template <class T>
@@ -84,6 +97,9 @@ class Tensor {
     require_dtype(dtype_of<T>);
     return static_cast<T*>(raw());
   }
+
+  // The work that will compute the elements; nullptr where they are there.
+  std::shared_ptr<Deferred> pending() const;
 
   // The value of a one-element tensor, on the host. Waits for the device; counted (see host_read.h).
   float item() const;
@@ -115,7 +131,9 @@ class Tensor {
   struct Impl;
 
  private:
+  friend class Owed;
   friend class Tape;
+  static Tensor over(std::shared_ptr<Storage> storage, const Shape& shape, DType dtype);
   explicit Tensor(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   void require_dtype(DType expected) const;
   const Impl& impl() const;

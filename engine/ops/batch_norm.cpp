@@ -1,54 +1,67 @@
 #include "engine/ops/batch_norm.h"
 
-#include <cmath>
-
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
+#include "engine/kernels/batch_norm.h"
+#include "engine/ops/batch_norm_fusion.h"
 #include "engine/ops/check.h"
 
 namespace qtrain {
 namespace {
 
-// With xhat = (x - mean) invstd and g = dL/dy behind the ReLU, n elements a channel:
-//   dL/dbeta = sum g, dL/dgamma = sum g xhat, dL/dresidual = g,
-//   dL/dx = gamma invstd (g - mean(g) - xhat mean(g xhat)); in evaluation only gamma invstd g.
+// The formulas are in engine/kernels/batch_norm.h.
 struct BatchNormNode final : Node {
   SavedTensor x{"x"};
-  SavedTensor gamma{"gamma"};
-  SavedTensor beta{"beta"};
-  SavedTensor mean{"mean"};
-  SavedTensor invstd{"invstd"};
-  SavedTensor y{"y"};  // only where a ReLU follows a residual: elsewhere its sign is computed again from x
+  SavedTensor coefficients{"coefficients"};
+  SavedTensor y{"y"};  // only behind a residual: elsewhere its sign is computed again from x
   bool relu = false;
   bool has_residual = false;
   bool training = true;
+  bool fuses = false;
 
   std::string_view name() const override { return "batch_norm"; }
-  std::vector<SavedTensor*> saved() override { return {&x, &gamma, &beta, &mean, &invstd, &y}; }
+  std::vector<SavedTensor*> saved() override { return {&x, &coefficients, &y}; }
+  bool takes_deferred_gradient() const override { return fuses; }
 
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& grad_y = grad_outputs[0];
-    const Tensor output = y.defined() ? y.get() : Tensor();
-    BatchNormArguments a{x.get(), gamma.get(), beta.get(), output, mean.get(), invstd.get(), relu};
-    BatchNormGradients grads;
-    const auto channels = a.gamma.shape();
-    if (needs_grad(0)) grads.x = Tensor::empty_like(a.x);
+    const auto deferred = std::dynamic_pointer_cast<DeferredBatchNormGradient>(grad_y.pending());
+    // Without a ReLU the residual's gradient is grad_y itself, if that is there.
+    const bool own_residual = has_residual && needs_grad(3) && (relu || deferred != nullptr);
+    BatchNormBackward a{
+        .of = {.x = x.get(), .residual = {}, .coefficients = coefficients.get(), .relu = relu},
+        .y = {},
+        .grad = {},
+        .addend = {},
+        .training = training,
+        .gradients = {}};
+    BatchNormGradients& grads = a.gradients;
+    if (needs_grad(0)) {
+      if (deferred != nullptr)
+        grads.x = deferred->place_for_grad_x();
+      else
+        grads.x = has_residual && !own_residual ? Tensor::empty_like(grad_y) : reuse_or_allocate(grad_y);
+    }
+    if (y.defined() && (relu || deferred != nullptr)) {
+      const Tensor output = y.get();
+      if (const auto pending = fusable_batch_norm(output))
+        a.of.residual = pending->of().residual;
+      else
+        a.y = output;
+    }
+    const Shape channels{a.of.x.dim(1)};
     if (needs_grad(1)) grads.gamma = Tensor::empty(channels, DType::f32, grad_y.device());
     if (needs_grad(2)) grads.beta = Tensor::empty(channels, DType::f32, grad_y.device());
-    // Without a ReLU the residual's gradient is grad_y itself.
-    const bool masked_residual = has_residual && relu && needs_grad(3);
-    if (masked_residual) grads.residual = Tensor::empty_like(a.x);
-    Backend& b = backend(grad_y.device());
-    b.batch_norm_backward(b.stream(), a, output, grad_y, training, grads);
+    if (own_residual) grads.residual = Tensor::empty_like(a.of.x);
+    if (deferred != nullptr) {
+      deferred->batch_norm_backward(a);
+    } else {
+      a.grad = grad_y;
+      batch_norm_backward<0>(backend(grad_y.device()).stream(), a, Identity{}, nullptr);
+    }
     return {grads.x, grads.gamma, grads.beta,
-            masked_residual ? grads.residual : (has_residual ? grad_y : Tensor())};
+            own_residual ? grads.residual : (has_residual ? grad_y : Tensor())};
   }
-};
-
-struct InverseRoot {
-  float epsilon;
-  QTRAIN_HOST_DEVICE float operator()(float variance) const { return 1.0F / sqrtf(variance + epsilon); }
 };
 
 void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& residual, bool running) {
@@ -72,19 +85,30 @@ void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& res
   check::same_device(op, {x, s.gamma, s.beta, s.running_mean, s.running_variance, residual});
 }
 
-Tensor record(const BatchNormArguments& a, const Tensor& y, bool training) {
-  return Tape::record<BatchNormNode>("batch_norm", {a.x, a.gamma, a.beta, a.residual}, y,
+// y, computed or pending, on the tape.
+Tensor finish(const BatchNormOutput& of, const BatchNormState& state, const BatchNormOptions& options,
+              bool training) {
+  Tensor y;
+  if (options.fusion != nullptr) {
+    y = DeferredBatchNorm::output(of, options.fusion);
+  } else {
+    y = Tensor::empty_like(of.x);
+    batch_norm_output(backend(of.x.device()).stream(), of, y);
+  }
+  return Tape::record<BatchNormNode>("batch_norm", {of.x, state.gamma, state.beta, of.residual}, y,
                                      [&](BatchNormNode& node) {
-                                       node.x.save(a.x);
-                                       node.gamma.save(a.gamma);
-                                       node.beta.save(a.beta);
-                                       node.mean.save(a.mean);
-                                       node.invstd.save(a.invstd);
-                                       node.relu = a.relu;
-                                       node.has_residual = a.residual.defined();
+                                       node.x.save(of.x);
+                                       node.coefficients.save(of.coefficients);
+                                       node.relu = of.relu;
+                                       node.has_residual = of.residual.defined();
                                        node.training = training;
-                                       if (node.has_residual && a.relu) node.y.save(y);
+                                       node.fuses = options.fusion != nullptr;
+                                       if (node.has_residual && (of.relu || node.fuses)) node.y.save(y);
                                      });
+}
+
+BatchNormOutput recipe(const Tensor& x, const Tensor& residual, bool relu) {
+  return {x, residual, Tensor::empty({coefficient_rows, x.dim(1)}, DType::f32, x.device()), relu};
 }
 
 }  // namespace
@@ -94,35 +118,21 @@ Tensor batch_norm_training(const Tensor& x, const BatchNormState& state, const B
   check_arguments(x, state, residual, false);
   check::sizes(x.numel() > x.dim(1), "batch_norm", "one value a channel has no variance", x.str(),
                "more than one value a channel", "use a larger batch");
-  const Shape channels{x.dim(1)};
-  const BatchNormArguments a{x,
-                             state.gamma,
-                             state.beta,
-                             residual,
-                             Tensor::empty(channels, DType::f32, x.device()),
-                             Tensor::empty(channels, DType::f32, x.device()),
-                             options.relu};
-  Tensor y = Tensor::empty_like(x);
-  Backend& b = backend(x.device());
-  b.batch_norm_training(b.stream(), a, options.epsilon, options.momentum, state.running_mean,
-                        state.running_variance, y);
+  const BatchNormOutput of = recipe(x, residual, options.relu);
+  batch_norm_statistics(backend(x.device()).stream(), x, state.gamma, state.beta, options.epsilon,
+                        options.momentum, state.running_mean, state.running_variance, of.coefficients);
   for (const Tensor& running : {state.running_mean, state.running_variance})
     if (running.defined()) running.bump_version();
-  return record(a, y, true);
+  return finish(of, state, options, true);
 }
 
 Tensor batch_norm_evaluation(const Tensor& x, const BatchNormState& state, const BatchNormOptions& options,
                              const Tensor& residual) {
   check_arguments(x, state, residual, true);
-  Backend& b = backend(x.device());
-  BatchNormArguments a{x,           state.gamma,        state.beta,
-                       residual,    state.running_mean, Tensor::empty_like(state.running_variance),
-                       options.relu};
-  map(b.stream(), a.invstd.numel(), InverseRoot{options.epsilon}, a.invstd.data<float>(),
-      state.running_variance.data<float>());
-  Tensor y = Tensor::empty_like(x);
-  b.batch_norm_evaluation(b.stream(), a, y);
-  return record(a, y, false);
+  const BatchNormOutput of = recipe(x, residual, options.relu);
+  batch_norm_coefficients(backend(x.device()).stream(), state.gamma, state.beta, state.running_mean,
+                          state.running_variance, options.epsilon, of.coefficients);
+  return finish(of, state, options, false);
 }
 
 }  // namespace qtrain

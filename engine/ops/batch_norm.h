@@ -3,14 +3,24 @@
 //   y = act(gamma * (x - mean) / sqrt(variance + epsilon) + beta + residual)
 #pragma once
 
+#include <memory>
+
 #include "engine/core/tensor.h"
 
 namespace qtrain {
+
+// What is known about the use of a layer's output from the steps before.
+struct BatchNormFusion {
+  bool output_needed = false;  // by others than the op that is fused with it
+};
 
 struct BatchNormOptions {
   float epsilon = 1e-5F;
   float momentum = 0.1F;  // running = (1 - momentum) * running + momentum * batch
   bool relu = false;
+  // Where set, y is computed when it is first asked for, so that the op behind can be fused with it
+  // (batch_norm_fusion.h). The values are the same.
+  std::shared_ptr<BatchNormFusion> fusion = nullptr;
 };
 
 // The learned and the running tensors, all [C]. Running statistics are updated in place by training; they may

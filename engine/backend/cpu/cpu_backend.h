@@ -1,6 +1,6 @@
 // The CPU backend: oneDNN for convolutions and matrix products, vectorized loops of our own for the rest.
 // Every call has finished when it returns. One file an op family: convolution.cpp, matmul.cpp,
-// batch_norm.cpp, pooling.cpp.
+// pooling.cpp.
 #pragma once
 
 #include "engine/backend/backend.h"
@@ -28,13 +28,6 @@ class CpuBackend final : public Backend {
 
   void matmul(const Stream&, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
               const Tensor& bias, const Tensor& c) override;
-
-  void batch_norm_training(const Stream&, const BatchNormArguments&, float epsilon, float momentum,
-                           const Tensor& running_mean, const Tensor& running_variance,
-                           const Tensor& y) override;
-  void batch_norm_evaluation(const Stream&, const BatchNormArguments&, const Tensor& y) override;
-  void batch_norm_backward(const Stream&, const BatchNormArguments&, const Tensor& y, const Tensor& grad_y,
-                           bool training, const BatchNormGradients&) override;
 
   void max_pool_forward(const Stream&, const PoolGeometry&, const Tensor& x, const Tensor& y,
                         const Tensor& indices) override;

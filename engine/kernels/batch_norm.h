@@ -1,0 +1,135 @@
+// Batch normalization and what is computed in the same pass over memory. x is a matrix of rows = N*H*W and C
+// columns; a channel's numbers are a column of `coefficients`, so that nothing else has to be kept:
+//   y = act((x - mean) slope + beta + residual), slope = gamma invstd, act = ReLU or identity
+//
+//   batch_norm_statistics(...)           coefficients from the batch
+//   batch_norm_coefficients(...)         coefficients from running statistics
+//   batch_norm_output(stream, of, y)     y
+//   batch_norm_map(stream, of, f, q, y)  q = f(y) and, where it is defined, y
+//   batch_norm_backward<K>(stream, arguments, math, sums)
+//     {g, terms} = math(y, dL/dq), sums[k] = sum of terms[k]; g is dL/dy; and from it all gradients. With K =
+//     0, math returns g alone. Identity{}: nothing follows y, arguments.grad is dL/dy.
+//
+// With s = the sum over rows of g behind the ReLU and t = that of g (x - mean), of n rows:
+//   dL/dbeta = s, dL/dgamma = t invstd, dL/dresidual = g,
+//   dL/dx = slope (g - s/n - (x - mean) invstd^2 t/n); in evaluation only slope g.
+// Two passes: the sums, then dL/dx. Sums have a fixed order, whatever the number of threads.
+#pragma once
+
+#include <functional>
+
+#include "engine/core/tensor.h"
+#include "engine/kernels/elementwise.h"
+#include "engine/kernels/grouped.h"
+
+namespace qtrain {
+
+// The rows of `coefficients`, f32 [4, C].
+enum class Coefficient : std::int64_t { mean, invstd, slope, beta };
+inline constexpr std::int64_t coefficient_rows = 4;
+
+inline const float* coefficient(const Tensor& coefficients, Coefficient row) {
+  return coefficients.data<float>() + static_cast<std::int64_t>(row) * coefficients.dim(1);
+}
+
+// What y is made of.
+struct BatchNormOutput {
+  Tensor x;         // [N, C, H, W] or [N, C]
+  Tensor residual;  // like x, or undefined
+  Tensor coefficients;
+  bool relu = false;
+};
+
+// Where the gradients go; undefined where not wanted.
+struct BatchNormGradients {
+  Tensor x;  // may be over BatchNormBackward::grad
+  Tensor gamma;  // [C]
+  Tensor beta;   // [C]
+  Tensor residual;
+};
+
+struct BatchNormBackward {
+  BatchNormOutput of;
+  Tensor y;     // where it is stored already: read in place of of.residual; else undefined
+  Tensor grad;  // dL/dq
+  Tensor
+      addend;  // added to what math makes of grad: the part of dL/dy that comes from elsewhere; or undefined
+  bool training = true;  // the statistics depend on x
+  BatchNormGradients gradients;
+};
+
+struct Identity {};
+
+// Forward and backward share this expression, so that the backward finds the very sign that the forward's
+// ReLU saw. V: float, or a vector of them.
+template <class V>
+QTRAIN_HOST_DEVICE V normalize(V x, V mean, V slope, V beta) {
+  return (x - mean) * slope + beta;
+}
+QTRAIN_HOST_DEVICE float rectify(float y) {
+  return y < 0 ? 0.0F : y;  // NaN passes
+}
+
+// running = (1 - momentum) running + momentum batch, with the unbiased variance; may be undefined.
+void batch_norm_statistics(const Stream& stream, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                           float epsilon, float momentum, const Tensor& running_mean,
+                           const Tensor& running_variance, const Tensor& coefficients);
+void batch_norm_coefficients(const Stream& stream, const Tensor& gamma, const Tensor& beta,
+                             const Tensor& mean, const Tensor& variance, float epsilon,
+                             const Tensor& coefficients);
+
+void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y);
+
+namespace detail {
+
+// The host runs math over tiles that stay in cache: `count` elements of y and from `first` on of the tensors.
+using OutputTile = std::function<void(const float* y, std::int64_t first, std::int64_t count)>;
+void batch_norm_tiles(const BatchNormOutput& of, const Tensor& y, const OutputTile& tile);
+
+// g[i] from y[i] and element first + i of the tensors; adds to terms[k].
+using GradientTile =
+    std::function<void(const float* y, std::int64_t first, std::int64_t count, float* g, double* terms)>;
+// tile: nullptr for Identity. sums: `terms` of them.
+void batch_norm_backward_tiles(const BatchNormBackward& arguments, const GradientTile& tile, int terms,
+                               float* sums);
+
+}  // namespace detail
+
+// q has x's shape.
+template <class F>
+void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const Tensor& q, const Tensor& y) {
+  detail::prepare_group(f, 0);
+  float* const out = q.data<float>();
+  detail::batch_norm_tiles(of, y, [&f, out](const float* values, std::int64_t first, std::int64_t count) {
+    detail::map_block(f, 0, count, out + first, values);
+  });
+}
+
+template <int K, class Math>
+void batch_norm_backward(const Stream& stream, const BatchNormBackward& arguments, Math math, float* sums) {
+  if constexpr (std::is_same_v<Math, Identity>) {
+    detail::batch_norm_backward_tiles(arguments, nullptr, 0, nullptr);
+  } else {
+    detail::prepare_group(math, 0);
+    const float* const grad = arguments.grad.data<float>();
+    const auto tile = [&math, grad](const float* y, std::int64_t first, std::int64_t count, float* g,
+                                    [[maybe_unused]] double* terms) {
+      const float* const from = grad + first;
+      if constexpr (K == 0) {
+        detail::map_block(math, 0, count, g, y, from);
+      } else {
+        double results[K];
+        const auto step = [local = math, y, from, g](std::int64_t i) {
+          const Mapped<K> mapped = local(y[i], from[i]);
+          g[i] = mapped.value;
+          return mapped.terms;
+        };
+        detail::reduce_block<K, Sum>(0, count, step, results);
+        for (int k = 0; k < K; ++k) terms[k] += results[k];
+      }
+    };
+    detail::batch_norm_backward_tiles(arguments, tile, K, sums);
+  }
+}
+
+}  // namespace qtrain

@@ -1,0 +1,333 @@
+// A batch norm with a quantizer behind it gives the same fused and in passes of their own.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "engine/autograd/tape.h"
+#include "engine/backend/backend.h"
+#include "engine/core/error.h"
+#include "engine/ops/arithmetic.h"
+#include "engine/ops/convolution.h"
+#include "engine/ops/loss.h"
+#include "engine/ops/reduce.h"
+#include "engine/optim/sgd.h"
+#include "layers/normalization.h"
+#include "quant/registry.h"
+#include "quant/switchable_batch_norm.h"
+#include "quant/wrap.h"
+#include "tests/engine/support.h"
+#include "zoo/registry.h"
+
+namespace qtrain::quant {
+namespace {
+
+using testing_support::near;
+using testing_support::random_tensor;
+using testing_support::Threads;
+
+const Shape image_shape{4, 24, 6, 6};
+
+// What stands around the batch norm.
+struct Setting {
+  bool relu = true;
+  bool residual = false;
+  bool output_used = false;  // y has a second consumer
+  bool training = true;
+  Shape shape = image_shape;
+};
+
+std::ostream& operator<<(std::ostream& out, const Setting& s) {
+  return out << (s.relu ? "relu " : "") << (s.residual ? "residual " : "")
+             << (s.output_used ? "used twice " : "") << (s.training ? "training " : "evaluation ")
+             << s.shape.str();
+}
+
+std::vector<Setting> settings() {
+  std::vector<Setting> all;
+  for (const bool relu : {true, false})
+    for (const bool residual : {false, true})
+      for (const bool used : {false, true})
+        for (const bool training : {true, false})
+          all.push_back({.relu = relu, .residual = residual, .output_used = used, .training = training});
+  for (const Shape& shape : {Shape{3, 5, 3, 1}, Shape{5, 130, 3, 3}, Shape{2, 1, 4, 4}, Shape{40, 64, 8, 8}})
+    all.push_back({.residual = shape[1] == 5, .shape = shape});
+  return all;
+}
+
+using Named = std::vector<std::pair<std::string, Tensor>>;
+
+// conv2d(q(batch_norm(x) [+ residual]), w): the convolution makes its input again in backward.
+struct Piece {
+  Setting setting;
+  BatchNorm2d norm;
+  std::shared_ptr<Quantizer> quantizer;
+  Tensor x, residual, weight;
+  bool was_pending = false;
+
+  Piece(const Setting& s, const std::string& name, const std::map<std::string, std::string>& options,
+        bool fuse)
+      : setting(s), norm(s.shape[1]) {
+    const std::int64_t channels = s.shape[1];
+    norm.weight().copy_from(random_tensor({channels}, 1, {0.5, 2}));
+    norm.bias().copy_from(random_tensor({channels}, 2, {-0.5, 1}));
+    norm.running_mean().copy_from(random_tensor({channels}, 3));
+    norm.set_fusion(fuse);
+    norm.train(s.training);
+    const QuantizerInfo& info = find_quantizer(name);
+    quantizer = make_quantizer(name, Role::activation, nearest_bits(info, Role::activation, 3),
+                               LayerKind::convolution, options, {1, channels, 1, 1});
+    quantizer->train(s.training);
+    x = random_tensor(s.shape, 4, {-2, 3}).set_requires_grad(true);
+    residual = s.residual ? random_tensor(s.shape, 5).set_requires_grad(true) : Tensor();
+    weight = random_tensor({8, channels, 1, 1}, 6).set_requires_grad(true);
+  }
+
+  Named run() {
+    const Tensor y = norm.forward(x, setting.relu, residual);
+    const Tensor q = quantizer->forward(y);
+    was_pending = y.pending() != nullptr;
+    const Tensor out = conv2d(q, weight, {}, {});
+    Named all{{"q", q.detach()}};
+    Tensor loss = sum(multiply(out, random_tensor(out.shape(), 7)));
+    if (setting.output_used) loss = add(loss, sum(multiply(y, random_tensor(y.shape(), 8))));
+    if (setting.output_used) all.emplace_back("y", y.detach());
+    if (const Tensor more = quantizer->take_loss(); more.defined()) loss = add(loss, more);
+    Tape::backward(loss);
+    const auto give = [&](const std::string& name, const Tensor& leaf) {
+      all.emplace_back("gradient of " + name, leaf.grad());
+      leaf.set_grad({});
+    };
+    give("x", x);
+    give("weight", weight);
+    give("gamma", norm.weight());
+    give("beta", norm.bias());
+    if (residual.defined()) give("residual", residual);
+    for (const NamedTensor& p : quantizer->named_parameters()) give(p.name, p.tensor);
+    return all;
+  }
+};
+
+bool is_gradient(const std::string& name) {
+  return name.starts_with("gradient");
+}
+
+void expect_same(const Named& fused, const Named& plain, const std::string& what) {
+  ASSERT_EQ(fused.size(), plain.size()) << what;
+  for (std::size_t i = 0; i < fused.size(); ++i) {
+    const auto& [name, tensor] = fused[i];
+    ASSERT_EQ(tensor.defined(), plain[i].second.defined()) << what << ": " << name;
+    if (!tensor.defined()) continue;
+    if (is_gradient(name))
+      EXPECT_TRUE(near(tensor, plain[i].second, 2e-5)) << what << ": " << name;
+    else
+      EXPECT_EQ(tensor.values(), plain[i].second.values()) << what << ": " << name;
+  }
+}
+
+std::string text(const Setting& s) {
+  std::ostringstream out;
+  out << s;
+  return out.str();
+}
+
+// Three steps, as quantizers start with measurements and batch norms learn who uses their output.
+void compare(const Setting& s, const std::string& name,
+             const std::map<std::string, std::string>& options = {}) {
+  Piece fused(s, name, options, true), plain(s, name, options, false);
+  for (int step = 0; step < 3; ++step)
+    expect_same(fused.run(), plain.run(), name + ", " + text(s) + ", step " + std::to_string(step));
+}
+
+std::vector<std::string> activation_quantizers() {
+  std::vector<std::string> names;
+  for (const QuantizerInfo* info : quantizers())
+    if (info->has_role(Role::activation)) names.push_back(info->name);
+  return names;
+}
+
+TEST(Fusion, EveryQuantizerGivesTheSame) {
+  for (const std::string& name : activation_quantizers())
+    for (const Setting& s : settings()) compare(s, name);
+}
+
+TEST(Fusion, EveryOptionGivesTheSame) {
+  for (const std::string& name : activation_quantizers())
+    for (const OptionSpec& spec : find_quantizer(name).options(Role::activation)) {
+      std::vector<std::string> values = spec.choices;
+      if (spec.type == OptionType::boolean) values = {"true", "false"};
+      for (const std::string& value : values) {
+        if (value == spec.default_value) continue;
+        try {
+          compare({.residual = true}, name, {{spec.name, value}});
+        } catch (const ValueError&) {  // has no meaning by itself
+        }
+      }
+    }
+}
+
+// Not the values but that it happens: y isn't computed where only the quantizer uses it.
+TEST(Fusion, HappensWhereItCan) {
+  std::set<std::string> fused;
+  for (const std::string& name : activation_quantizers()) {
+    Piece piece({}, name, {}, true);
+    piece.run();
+    piece.run();
+    if (piece.was_pending) fused.insert(name);
+  }
+  for (const char* name : {"adabits", "dorefa", "lsq", "mixed-uniform", "pact", "sat"})
+    EXPECT_TRUE(fused.contains(name)) << name;
+  EXPECT_FALSE(fused.contains("lq-nets"));  // measures what it quantizes
+}
+
+TEST(Fusion, AnyNumberOfThreadsGivesTheSameBits) {
+  for (const Setting& s :
+       {Setting{.shape = {40, 64, 8, 8}}, Setting{.residual = true, .output_used = true}}) {
+    std::vector<std::vector<float>> first;
+    for (const int count : {1, 2, 3}) {
+      const Threads threads(count);
+      Piece piece(s, "lsq", {}, true);
+      piece.weight.set_requires_grad(false);  // oneDNN splits its sum by thread
+      std::size_t i = 0;
+      for (const auto& [name, tensor] : piece.run()) {
+        if (!tensor.defined()) continue;
+        if (count == 1) first.push_back(tensor.values());
+        EXPECT_EQ(tensor.values(), first[i++]) << name << ", " << count << " threads";
+      }
+    }
+  }
+}
+
+TEST(Fusion, NotRecordedGivesTheSame) {
+  const NoGradGuard no_grad;
+  for (const Setting& s : settings()) {
+    Piece fused(s, "sat", {}, true), plain(s, "sat", {}, false);
+    const Tensor y = fused.norm.forward(fused.x, s.relu, fused.residual);
+    const Tensor expected = plain.norm.forward(plain.x, s.relu, plain.residual);
+    EXPECT_EQ(fused.quantizer->forward(y).values(), plain.quantizer->forward(expected).values()) << s;
+    EXPECT_EQ(y.values(), expected.values()) << s;
+  }
+}
+
+// The learned numbers of batch norm and quantizer may have been updated when y is asked for.
+TEST(Fusion, OutputIsThatOfItsForward) {
+  Piece fused({}, "sat", {}, true), plain({}, "sat", {}, false);
+  const Tensor y = fused.norm.forward(fused.x, true, {});
+  fused.quantizer->forward(y);
+  const std::vector<float> expected = plain.norm.forward(plain.x, true, {}).values();
+  fused.norm.weight().copy_from(Tensor::full({image_shape[1]}, 3));
+  fused.norm.bias().copy_from(Tensor::full({image_shape[1]}, 3));
+  EXPECT_NE(y.pending(), nullptr);
+  EXPECT_EQ(y.values(), expected);
+}
+
+// Two quantizers with numbers of their own, as before a block with a projection.
+TEST(Fusion, TwoQuantizersOfOneOutput) {
+  const auto run = [](bool fuse) {
+    Piece piece({.residual = true}, "sat", {}, fuse);
+    const auto other = make_quantizer("lsq", Role::activation, 2, LayerKind::convolution, {}, {1, 24, 1, 1});
+    Named all;
+    for (int step = 0; step < 2; ++step) {
+      const Tensor y = piece.norm.forward(piece.x, true, piece.residual);
+      const Tensor a = piece.quantizer->forward(y), b = other->forward(y);
+      Tape::backward(sum(multiply(add(add(a, b), y), random_tensor(y.shape(), 9))));
+    }
+    for (const Tensor& p : {piece.x, piece.residual, piece.norm.weight(), piece.norm.bias(),
+                            piece.quantizer->parameters()[0], other->parameters()[0]})
+      all.emplace_back("gradient", p.grad());
+    return all;
+  };
+  expect_same(run(true), run(false), "two quantizers");
+}
+
+// -- memory
+
+// Bytes above what was there before, in tensors like x: after forward, and the most during forward.
+struct Usage {
+  double held = 0, peak = 0;
+};
+
+Usage forward_usage(bool fuse, bool output_used) {
+  const Setting s{.output_used = output_used, .shape = {8, 32, 64, 64}};
+  Piece piece(s, "sat", {}, fuse);
+  Allocator& allocator = backend({}).allocator();
+  Usage usage;
+  for (int step = 0; step < 2; ++step) {  // the second knows who uses y
+    const std::size_t before = allocator.statistics().in_use;
+    allocator.reset_peak();
+    const Tensor y = piece.norm.forward(piece.x, true, {});
+    const Tensor q = piece.quantizer->forward(y);
+    if (output_used) y.raw();
+    const auto size = static_cast<double>(piece.x.bytes());
+    usage.held = static_cast<double>(allocator.statistics().in_use - before) / size;
+    usage.peak = static_cast<double>(allocator.statistics().peak_in_use - before) / size;
+  }
+  return usage;
+}
+
+TEST(Fusion, OutputTakesNoMemory) {
+  EXPECT_NEAR(forward_usage(true, false).held, 1, 0.05);  // q
+  EXPECT_NEAR(forward_usage(true, false).peak, 1, 0.05);
+  EXPECT_NEAR(forward_usage(true, true).peak, 2, 0.05);  // and y
+  EXPECT_NEAR(forward_usage(false, false).peak, 2, 0.05);
+}
+
+TEST(Fusion, BackwardNeedsOnlyTheGradientOfX) {
+  Piece piece({.shape = {8, 32, 64, 64}}, "sat", {}, true);
+  Allocator& allocator = backend({}).allocator();
+  const Tensor q = piece.quantizer->forward(piece.norm.forward(piece.x, true, {}));
+  const Tensor g = random_tensor(q.shape(), 3);
+  const std::size_t before = allocator.statistics().in_use;
+  allocator.reset_peak();
+  Tape::backward(q, g);
+  EXPECT_NEAR(
+      static_cast<double>(allocator.statistics().peak_in_use - before) / static_cast<double>(g.bytes()), 1,
+      0.05);
+}
+
+// -- networks
+
+std::vector<float> losses(const std::string& quantizer, bool fuse) {
+  const auto network = zoo::make_model("resnet20", {.num_classes = 10, .seed = 3});
+  quantize_network(*network,
+                   {.weight_quantizer = quantizer, .activation_quantizer = quantizer, .fuse = fuse});
+  network->train();
+  SGD optimizer({{.parameters = network->named_parameters()}}, {.learning_rate = 0.002, .momentum = 0.9});
+  std::vector<float> result;
+  for (std::uint64_t step = 0; step < 10; ++step) {
+    const Tensor x = random_tensor({8, 3, 16, 16}, 100 + step);
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < 8; ++i) labels.push_back((i * 7 + static_cast<std::int64_t>(step)) % 10);
+    const Tensor loss = softmax_cross_entropy((*network)(x), Tensor::from_values<std::int64_t>({8}, labels));
+    result.push_back(loss.item());
+    optimizer.zero_grad();
+    Tape::backward(loss);
+    before_update(*network);
+    optimizer.step();
+    after_update(*network);
+  }
+  return result;
+}
+
+TEST(Fusion, NetworksTrainTheSame) {
+  for (const char* quantizer : {"sat", "lsq"})
+    EXPECT_TRUE(near(losses(quantizer, true), losses(quantizer, false), 1e-4)) << quantizer;
+}
+
+TEST(Fusion, IsSetByWrapping) {
+  for (const bool fuse : {true, false}) {
+    const auto network = zoo::make_model("resnet20", {.num_classes = 10});
+    quantize_network(*network, {.fuse = fuse});
+    int norms = 0;
+    network->visit([&](const std::string&, Module& module) {
+      if (const auto* norm = dynamic_cast<BatchNorm2d*>(&module)) {
+        ++norms;
+        EXPECT_EQ(norm->fuses(), fuse);
+        EXPECT_EQ(BatchNorm2d(*norm, {}, {}).fuses(), fuse);  // what a switchable one is made of
+      }
+    });
+    EXPECT_EQ(norms, 21);
+  }
+}
+
+}  // namespace
+}  // namespace qtrain::quant
