@@ -357,6 +357,7 @@ void batch_norm_backward_tiles(const BatchNormBackward& arguments, const Gradien
 }  // namespace detail
 
 void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y) {
+  if (y.dtype() == DType::bf16) return through_f32::batch_norm_output(stream, of, y);
   detail::batch_norm_tiles(of, y, nullptr);
 }
 

@@ -76,7 +76,8 @@ void batch_norm_statistics(const Stream& stream, const Tensor& x, const Tensor& 
   const std::int64_t block = rows_per_block(channels);
   const std::int64_t blocks = (rows + block - 1) / block;
   const BlockStatistics of_blocks(stream, blocks * channels);
-  measure_blocks(x.data<float>(), rows, channels, of_blocks);
+  const Tensor wide = x.dtype() == DType::f32 ? x : widened(stream, x);
+  measure_blocks(wide.data<float>(), rows, channels, of_blocks);
 
   const float* const gammas = gamma.data<float>();
   const float* const betas = beta.data<float>();
@@ -105,7 +106,7 @@ void batch_norm_statistics(const Stream& stream, const Tensor& x, const Tensor& 
   });
 }
 
-void batch_norm_coefficients(const Stream& stream, const Tensor& gamma, const Tensor& beta,
+void batch_norm_coefficients(const Stream& /*stream*/, const Tensor& gamma, const Tensor& beta,
                              const Tensor& mean, const Tensor& variance, float epsilon,
                              const Tensor& coefficients) {
   const std::int64_t channels = gamma.numel();

@@ -14,4 +14,11 @@ void convert(const Stream& stream, const Tensor& from, const Tensor& to) {
   });
 }
 
+Tensor widened(const Stream& stream, const Tensor& t) {
+  if (!t.defined()) return t;
+  Tensor wide = Tensor::empty(t.shape(), DType::f32, t.device());
+  convert(stream, t, wide);
+  return wide;
+}
+
 }  // namespace qtrain

@@ -10,6 +10,7 @@
 #include "engine/kernels/element.h"
 #include "engine/ops/activation.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/batch_norm.h"
 #include "engine/ops/cast.h"
 #include "engine/ops/convolution.h"
 #include "engine/ops/loss.h"
@@ -214,6 +215,26 @@ std::vector<Case> cases() {
                  {{9, 33}, {10, 33}, {10}},
                  false,
                  {false, true, true}});
+  const auto batch_norm = [&](std::string name, bool relu, bool residual, bool training) {
+    Case c{"batch_norm" + std::move(name),
+           [=](const T& t) {
+             const Shape channels{t[1].numel()};
+             const BatchNormState state{t[1], t[2], Tensor::zeros(channels, DType::f32, t[0].device()),
+                                        Tensor::full(channels, 1, t[0].device())};
+             const auto run = training ? batch_norm_training : batch_norm_evaluation;
+             return run(t[0], state, {.relu = relu}, residual ? t[3] : Tensor());
+           },
+           {images, {5}, {5}},
+           false,
+           {false, true, true, false}};
+    if (residual) c.shapes.push_back(images);
+    all.push_back(std::move(c));
+  };
+  batch_norm("", false, false, true);
+  batch_norm("_relu", true, false, true);
+  batch_norm("_residual", false, true, true);
+  batch_norm("_residual_relu", true, true, true);
+  batch_norm("_evaluation", true, true, false);
   const auto convolution = [&](std::string name, const Shape& x, const Shape& w, ConvolutionGeometry g,
                                bool bias) {
     Case c{"conv_" + std::move(name),

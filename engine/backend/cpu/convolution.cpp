@@ -3,7 +3,7 @@
 #include "engine/backend/cpu/convolution_gemm.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cpu/onednn.h"
-#include "engine/backend/cpu/widened.h"
+#include "engine/kernels/convert.h"
 #include "engine/kernels/parallel.h"
 
 namespace qtrain {

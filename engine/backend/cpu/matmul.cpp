@@ -1,6 +1,6 @@
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cpu/onednn.h"
-#include "engine/backend/cpu/widened.h"
+#include "engine/kernels/convert.h"
 #include "engine/kernels/parallel.h"
 
 namespace qtrain {
