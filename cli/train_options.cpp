@@ -231,10 +231,14 @@ Fields machine_fields(TrainOptions& o) {
        .help =
            "bf16: activations and gradients in 16 bits, weights stay fp32; tf32: GPUs multiply fp32 faster",
        .choices = precisions},
+      {.name = "autotune",
+       .slot = &o.autotune,
+       .help = "on a GPU: measure cuDNN's plans for each convolution and keep the fastest"},
       {.name = "threads",
        .slot = &o.threads,
        .help = "compute threads; 0: all cores",
        .range = {.low = 0, .high = 4096}},
+      {.name = "graph", .slot = &o.graph, .help = "GPU: record a training step once and replay it"},
   };
 }
 

@@ -34,6 +34,7 @@
 #include "engine/kernels/bordered.h"
 #include "engine/kernels/float_type.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/arithmetic.h"
 #include "engine/ops/batch_norm_fusion.h"
 #include "engine/ops/check.h"
@@ -77,9 +78,7 @@ constexpr bool has_own_kernel = requires {
 // One learned number each from the K sums.
 inline Tensor parameter_gradient(const Tensor& sums, std::int64_t k, const Tensor& into) {
   const std::int64_t groups = into.numel();
-  map(
-      backend(sums.device()).stream(), groups, [] QTRAIN_LAMBDA(float v) { return v; }, into.data<float>(),
-      sums.data<float>() + k * groups);
+  map(backend(sums.device()).stream(), groups, Copied(), into.data<float>(), sums.data<float>() + k * groups);
   return into;
 }
 
@@ -139,7 +138,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     const Stream stream = backend(g_.device()).stream();
     a.grad = std::exchange(g_, {});
     a.addend = addend();
-    const Tensor sums = Tensor::empty({std::max(K, 1)}, DType::f32, a.grad.device());
+    const Tensor sums = Tensor::empty(Shape{std::max(K, 1)}, DType::f32, a.grad.device());
     qtrain::batch_norm_backward<K>(stream, a, math_, sums.data<float>());
     give_parameters(sums);
   }

@@ -3,10 +3,7 @@
 // of wide rows stay in cache between the steps that a pass has: normalize, what follows y, sums.
 #include "engine/kernels/batch_norm.h"
 
-#include <cmath>
 #include <vector>
-
-#include "engine/kernels/columns.h"
 
 namespace qtrain {
 namespace {
@@ -135,8 +132,10 @@ class Backward {
 
   void run(float* sums) {
     const std::int64_t columns = 2 * layout_.width;
-    std::vector<float> partial(static_cast<std::size_t>(layout_.blocks() * columns));
-    std::vector<double> terms(static_cast<std::size_t>(layout_.blocks() * terms_));
+    const Scratch<float> partial({}, layout_.blocks() * columns);
+    const Scratch<double> terms({}, layout_.blocks() * terms_);
+    std::fill_n(partial.data(), layout_.blocks() * columns, 0.0F);
+    std::fill_n(terms.data(), layout_.blocks() * terms_, 0.0);
     parallel_for(layout_.blocks(), 1, [&](std::int64_t begin, std::int64_t end) {
       Buffers buffers(*this);
       for (std::int64_t b = begin; b < end; ++b)
@@ -144,11 +143,10 @@ class Backward {
     });
     for (int k = 0; k < terms_; ++k) {
       double total = 0;
-      for (std::int64_t b = 0; b < layout_.blocks(); ++b)
-        total += terms[static_cast<std::size_t>(b * terms_ + k)];
+      for (std::int64_t b = 0; b < layout_.blocks(); ++b) total += terms.data()[b * terms_ + k];
       sums[k] = static_cast<float>(total);
     }
-    merge(partial);
+    merge(partial.data());
     if (grad_x_ != nullptr) write_grad_x();
   }
 
@@ -236,30 +234,28 @@ class Backward {
   }
 
   // The gradients of gamma and beta, and what the second pass subtracts.
-  void merge(const std::vector<float>& partial) {
+  void merge(const float* partial) {
     const std::int64_t channels = layout_.channels;
     mean_g_.resize(static_cast<std::size_t>(channels));
     along_x_.resize(static_cast<std::size_t>(channels));
-    const float* invstds = coefficient(a_.of.coefficients, Coefficient::invstd);
-    float* const grad_gamma = place_or_null(a_.gradients.gamma);
-    float* const grad_beta = place_or_null(a_.gradients.beta);
-    const auto n = static_cast<double>(layout_.rows());
+    const BatchNormGradientMerge finish{coefficient(a_.of.coefficients, Coefficient::invstd),
+                                        static_cast<double>(layout_.rows()),
+                                        a_.training,
+                                        place_or_null(a_.gradients.gamma),
+                                        place_or_null(a_.gradients.beta),
+                                        mean_g_.data(),
+                                        along_x_.data()};
     parallel_for(channels, 64, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t c = begin; c < end; ++c) {
         double sum_g = 0;
         double sum_gx = 0;
         for (std::int64_t b = 0; b < layout_.blocks(); ++b)
           for (std::int64_t at = c; at < layout_.width; at += channels) {
-            const float* const of_block = partial.data() + b * 2 * layout_.width;
+            const float* const of_block = partial + b * 2 * layout_.width;
             sum_g += static_cast<double>(of_block[at]);
             sum_gx += static_cast<double>(of_block[layout_.width + at]);
           }
-        const auto invstd = static_cast<double>(invstds[c]);
-        if (grad_beta != nullptr) grad_beta[c] = static_cast<float>(sum_g);
-        if (grad_gamma != nullptr) grad_gamma[c] = static_cast<float>(sum_gx * invstd);
-        mean_g_[static_cast<std::size_t>(c)] = a_.training ? static_cast<float>(sum_g / n) : 0.0F;
-        along_x_[static_cast<std::size_t>(c)] =
-            a_.training ? static_cast<float>(sum_gx * invstd * invstd / n) : 0.0F;
+        finish(c, sum_g, sum_gx);
       }
     });
   }
@@ -355,10 +351,5 @@ void batch_norm_backward_tiles(const BatchNormBackward& arguments, const Gradien
 }
 
 }  // namespace detail
-
-void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y) {
-  if (y.dtype() == DType::bf16) return through_f32::batch_norm_output(stream, of, y);
-  detail::batch_norm_tiles(of, y, nullptr);
-}
 
 }  // namespace qtrain

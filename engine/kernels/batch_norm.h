@@ -18,57 +18,13 @@
 
 #include <functional>
 
-#include "engine/core/tensor.h"
+#include "engine/kernels/batch_norm_arguments.h"
+#include "engine/kernels/device/batch_norm.h"
 #include "engine/kernels/elementwise.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/grouped.h"
 
 namespace qtrain {
-
-// The rows of `coefficients`, f32 [4, C].
-enum class Coefficient : std::int64_t { mean, invstd, slope, beta };
-inline constexpr std::int64_t coefficient_rows = 4;
-
-inline const float* coefficient(const Tensor& coefficients, Coefficient row) {
-  return coefficients.data<float>() + static_cast<std::int64_t>(row) * coefficients.dim(1);
-}
-
-// What y is made of.
-struct BatchNormOutput {
-  Tensor x;         // [N, C, H, W] or [N, C]
-  Tensor residual;  // like x, or undefined
-  Tensor coefficients;
-  bool relu = false;
-};
-
-// Where the gradients go; undefined where not wanted.
-struct BatchNormGradients {
-  Tensor x;      // may be over BatchNormBackward::grad
-  Tensor gamma;  // [C]
-  Tensor beta;   // [C]
-  Tensor residual;
-};
-
-struct BatchNormBackward {
-  BatchNormOutput of;
-  Tensor y;     // where it is stored already: read in place of of.residual; else undefined
-  Tensor grad;  // dL/dq
-  Tensor
-      addend;  // added to what math makes of grad: the part of dL/dy that comes from elsewhere; or undefined
-  bool training = true;  // the statistics depend on x
-  BatchNormGradients gradients;
-};
-
-struct Identity {};
-
-// Forward and backward share this expression, so that the backward finds the very sign that the forward's
-// ReLU saw. V: float, or a vector of them.
-template <class V>
-QTRAIN_HOST_DEVICE V normalize(V x, V mean, V slope, V beta) {
-  return (x - mean) * slope + beta;
-}
-QTRAIN_HOST_DEVICE float rectify(float y) {
-  return y < 0 ? 0.0F : y;  // NaN passes
-}
 
 // running = (1 - momentum) running + momentum batch, with the unbiased variance; may be undefined.
 void batch_norm_statistics(const Stream& stream, const Tensor& x, const Tensor& gamma, const Tensor& beta,
@@ -81,6 +37,8 @@ void batch_norm_coefficients(const Stream& stream, const Tensor& gamma, const Te
 void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y);
 
 namespace detail {
+
+void batch_norm_statistics_on_host(const Tensor& x, const BatchNormTraining& finish);
 
 // The host runs math over tiles that stay in cache: `count` elements of y and from `first` on of the tensors.
 using OutputTile = std::function<void(const float* y, std::int64_t first, std::int64_t count)>;
@@ -108,6 +66,9 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
 // q has x's shape.
 template <class F>
 void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const Tensor& q, const Tensor& y) {
+  if (on_device(stream))
+    return with_float_type(q.dtype(),
+                           [&](auto type) { device::batch_norm_map<decltype(type)>(stream, of, f, q, y); });
   if (q.dtype() == DType::bf16) return through_f32::batch_norm_map(stream, of, f, q, y);
   detail::prepare_group(f, 0);
   float* const out = q.data<float>();
@@ -118,6 +79,10 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const 
 
 template <int K, class Math>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& arguments, Math math, float* sums) {
+  if (on_device(stream))
+    return with_float_type(arguments.grad.dtype(), [&](auto type) {
+      device::batch_norm_backward<decltype(type), K>(stream, arguments, math, sums);
+    });
   if (arguments.grad.dtype() == DType::bf16)
     return through_f32::batch_norm_backward<K>(stream, arguments, math, sums);
   if constexpr (std::is_same_v<Math, Identity>) {

@@ -1,5 +1,4 @@
 #include "engine/backend/cuda/kernels.h"
-#include "engine/kernels/convert.h"
 #include "engine/kernels/direct_convolution.h"
 #include "engine/kernels/float_type.h"
 #include "engine/kernels/grouped.h"
@@ -24,22 +23,28 @@ Grouping by_channel(const Tensor& t) {
 }  // namespace
 
 void sum_channels(const Stream& stream, const Tensor& grad_y, const Tensor& grad_bias) {
-  const Tensor sums = grad_bias.dtype() == DType::f32
-                          ? grad_bias
-                          : Tensor::empty(grad_bias.shape(), DType::f32, grad_bias.device());
-  with_float_type(grad_y.dtype(), [&](auto element) {
-    using T = decltype(element);
-    reduce_groups<1, Sum>(stream, grad_y.numel(), by_channel(grad_y), Itself(), sums.data<float>(),
-                          static_cast<const T*>(grad_y.data<T>()));
-  });
-  if (grad_bias.dtype() != DType::f32) convert(stream, sums, grad_bias);
+  const auto sum = [&](float* sums) {
+    with_float_type(grad_y.dtype(), [&](auto element) {
+      using T = decltype(element);
+      reduce_groups<1, Sum>(stream, grad_y.numel(), by_channel(grad_y), Itself(), sums,
+                            static_cast<const T*>(grad_y.data<T>()));
+    });
+  };
+  if (grad_bias.dtype() == DType::f32) return sum(grad_bias.data<float>());
+  const Scratch<float> sums(stream, grad_bias.numel());
+  sum(sums.data());
+  map(stream, grad_bias.numel(), Copied(), grad_bias.data<BFloat16>(),
+      static_cast<const float*>(sums.data()));
 }
 
 void add_channels(const Stream& stream, const Tensor& y, const Tensor& bias) {
   with_float_type(y.dtype(), [&](auto element) {
     using T = decltype(element);
-    map_groups(stream, y.numel(), by_channel(y), PlusBias<T>{bias.data<T>()}, y.data<T>(),
-               static_cast<const T*>(y.data<T>()));
+    with_float_type(bias.dtype(), [&](auto of_bias) {
+      using B = decltype(of_bias);
+      map_groups(stream, y.numel(), by_channel(y), PlusBias<B>{bias.data<B>()}, y.data<T>(),
+                 static_cast<const T*>(y.data<T>()));
+    });
   });
 }
 

@@ -1,0 +1,195 @@
+// The kernels of batch norm, emulated on the host, against the host's own loops: outputs bit for bit, sums
+// within rounding, and the same bits in whatever order threads and blocks run.
+#define QTRAIN_EMULATE_KERNELS
+
+#include <gtest/gtest.h>
+
+#include "engine/kernels/batch_norm.h"
+#include "engine/kernels/device/statistics.h"
+#include "tests/engine/device/emulator.h"
+#include "tests/engine/support.h"
+
+namespace qtrain {
+namespace {
+
+using testing_support::EmulatedGpu;
+using testing_support::Fibers;
+using testing_support::near;
+using testing_support::random_tensor;
+
+const Stream host{};
+
+// Of x: packets and odd numbers of columns, one column, more columns than threads lie side by side, few rows
+// and more than one chunk.
+std::vector<Shape> shapes() {
+  return {{3, 16}, {40, 37, 2, 2}, {700, 1}, {9, 200, 1, 3}, {2, 64, 30, 30}, {600, 8, 2, 2}, {5, 4}};
+}
+
+template <class Compute>
+void in_each_order(Compute&& compute) {
+  for (const auto order : {Fibers::Order::forward, Fibers::Order::backward}) {
+    EmulatedGpu gpu(order);
+    compute(gpu.stream());
+    EXPECT_EQ(gpu.arrivals(), 0U);
+  }
+}
+
+// What stands for a quantizer: one number, two sums.
+struct Clamp {
+  const float* level;
+  float high = -1;
+  QTRAIN_HOST_DEVICE void prepare() { high = *level; }
+  QTRAIN_HOST_DEVICE float operator()(float y) const { return y < high ? y : high; }
+};
+struct ClampGradient {
+  Clamp clamp;
+  QTRAIN_HOST_DEVICE void prepare() { clamp.prepare(); }
+  QTRAIN_HOST_DEVICE Mapped<2> operator()(float y, float g) const {
+    return {y < clamp.high ? g : 0.0F, {y < clamp.high ? 0.0F : g, g * y}};
+  }
+};
+struct ClampPasses {
+  Clamp clamp;
+  QTRAIN_HOST_DEVICE void prepare() { clamp.prepare(); }
+  QTRAIN_HOST_DEVICE float operator()(float y, float g) const { return y < clamp.high ? g : 0.0F; }
+};
+
+struct Layer {
+  Tensor x, gamma, beta, residual, coefficients, grad, addend, level;
+  explicit Layer(const Shape& shape)
+      : x(random_tensor(shape, 1, {-2, 3})),
+        gamma(random_tensor({shape[1]}, 2, {0.5, 2})),
+        beta(random_tensor({shape[1]}, 3)),
+        residual(random_tensor(shape, 4)),
+        coefficients(Tensor::empty({coefficient_rows, shape[1]})),
+        grad(random_tensor(shape, 5)),
+        addend(random_tensor(shape, 6)),
+        level(Tensor::full({1}, 0.4F)) {
+    batch_norm_statistics(host, x, gamma, beta, 1e-3F, 0.1F, {}, {}, coefficients);
+  }
+};
+
+TEST(EmulatedBatchNorm, Statistics) {
+  for (const Shape& shape : shapes())
+    for (const double offset : {0.0, 1000.0}) {
+      const Shape channels{shape[1]};
+      const Tensor x = random_tensor(shape, 1, {offset - 1, offset + 1});
+      const Tensor gamma = random_tensor(channels, 2), beta = random_tensor(channels, 3);
+      const auto run = [&](auto&& compute) {
+        std::vector<Tensor> results{Tensor::empty({coefficient_rows, shape[1]}), Tensor::full(channels, 0.5F),
+                                    Tensor::full(channels, 2)};
+        compute(results);
+        return results;
+      };
+      const auto expected = run(
+          [&](const auto& r) { batch_norm_statistics(host, x, gamma, beta, 1e-3F, 0.3F, r[1], r[2], r[0]); });
+      std::vector<std::vector<float>> first;
+      in_each_order([&](const Stream& stream) {
+        const auto got = run([&](const auto& r) {
+          const BatchNormChannel channel{r[0].template data<float>(), shape[1], gamma.data<float>(),
+                                         beta.data<float>()};
+          device::batch_norm_statistics<float>(
+              stream, x,
+              BatchNormTraining{channel, 1e-3F, 0.3F, r[1].template data<float>(),
+                                r[2].template data<float>()});
+        });
+        for (std::size_t i = 0; i < got.size(); ++i) {
+          EXPECT_TRUE(near(got[i], expected[i], 2e-6)) << shape.str() << " " << offset << " result " << i;
+          if (first.size() <= i) first.push_back(got[i].values());
+          EXPECT_EQ(got[i].values(), first[i]) << shape.str();
+        }
+      });
+    }
+}
+
+TEST(EmulatedBatchNorm, OutputsAndWhatFollows) {
+  for (const Shape& shape : shapes()) {
+    const Layer l(shape);
+    for (const bool relu : {false, true})
+      for (const bool residual : {false, true})
+        for (const bool writes_y : {false, true}) {
+          const BatchNormOutput of{l.x, residual ? l.residual : Tensor(), l.coefficients, relu};
+          const Clamp clamp{l.level.data<float>()};
+          const Tensor q = Tensor::zeros(shape), y = writes_y ? Tensor::zeros(shape) : Tensor();
+          batch_norm_map(host, of, clamp, q, y);
+          in_each_order([&](const Stream& stream) {
+            const Tensor got = Tensor::zeros(shape), got_y = writes_y ? Tensor::zeros(shape) : Tensor();
+            device::batch_norm_map<float>(stream, of, clamp, got, got_y);
+            EXPECT_EQ(got.values(), q.values()) << shape.str();
+            if (!writes_y) return;
+            EXPECT_EQ(got_y.values(), y.values()) << shape.str();
+            const Tensor alone = Tensor::zeros(shape);
+            device::batch_norm_map<float>(stream, of, Identity{}, {}, alone);
+            EXPECT_EQ(alone.values(), y.values()) << shape.str();
+          });
+        }
+  }
+}
+
+// compute(arguments, sums) with fresh places; over_grad: dL/dx is written over dL/dq.
+template <class Compute>
+std::vector<Tensor> gradients(const Layer& l, BatchNormBackward a, bool with_residual, bool over_grad,
+                              Compute&& compute) {
+  const Shape channels{l.x.dim(1)};
+  a.grad = l.grad.clone();
+  a.gradients = {over_grad ? a.grad : Tensor::empty_like(l.x), Tensor::empty(channels),
+                 Tensor::empty(channels), with_residual ? Tensor::empty_like(l.x) : Tensor()};
+  const Tensor sums = Tensor::zeros({2});
+  compute(a, sums.data<float>());
+  std::vector<Tensor> all{a.gradients.x, a.gradients.gamma, a.gradients.beta, sums};
+  if (with_residual) all.push_back(a.gradients.residual);
+  return all;
+}
+
+template <int K, class Math>
+void compare_backward(const Shape& shape, const Math& math) {
+  const Layer l(shape);
+  for (const bool relu : {false, true})
+    for (const int other : {0, 1, 2})  // neither, residual, y
+      for (const bool addend : {false, true})
+        for (const bool training : {false, true}) {
+          BatchNormBackward a{.of = {l.x, other == 1 ? l.residual : Tensor(), l.coefficients, relu},
+                              .y = {},
+                              .grad = {},
+                              .addend = addend ? l.addend : Tensor(),
+                              .training = training,
+                              .gradients = {}};
+          if (other == 2) {
+            a.y = Tensor::empty(shape);
+            batch_norm_output(host, {l.x, l.residual, l.coefficients, relu}, a.y);
+          }
+          const std::vector<Tensor> expected = gradients(
+              l, a, other > 0, false,
+              [&](const auto& with, float* sums) { batch_norm_backward<K>(host, with, math, sums); });
+          std::vector<std::vector<float>> first;
+          in_each_order([&](const Stream& stream) {
+            const std::vector<Tensor> got =
+                gradients(l, a, other > 0, true, [&](const auto& with, float* sums) {
+                  device::batch_norm_backward<float, K>(stream, with, math, sums);
+                });
+            for (std::size_t i = 0; i < got.size(); ++i) {
+              EXPECT_TRUE(near(got[i], expected[i], 1e-5))
+                  << shape.str() << " relu " << relu << " other " << other << " addend " << addend
+                  << " gradient " << i;
+              if (first.size() <= i) first.push_back(got[i].values());
+              EXPECT_EQ(got[i].values(), first[i]) << shape.str();
+            }
+          });
+        }
+}
+
+TEST(EmulatedBatchNorm, Backward) {
+  for (const Shape& shape : shapes()) compare_backward<0>(shape, Identity{});
+}
+
+TEST(EmulatedBatchNorm, BackwardWithWhatFollows) {
+  const Tensor level = Tensor::full({1}, 0.4F);
+  const Clamp clamp{level.data<float>()};
+  for (const Shape& shape : shapes()) {
+    compare_backward<0>(shape, ClampPasses{clamp});
+    compare_backward<2>(shape, ClampGradient{clamp});
+  }
+}
+
+}  // namespace
+}  // namespace qtrain
