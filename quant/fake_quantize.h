@@ -124,7 +124,6 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
   }
 
   void compute() override {
-    const Stream stream = backend(g_.device()).stream();
     Tensor grad_x = grad_x_.receive();
     if (!grad_x.defined()) grad_x = Tensor::empty_like(g_);  // only the parameters' are wanted
     const Tensor sums = quantizer_gradient<K>(math_, {}, x_, g_, grad_x);
