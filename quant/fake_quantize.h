@@ -107,7 +107,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     Tensor grad_x = grad_x_.receive();
     if (!grad_x.defined()) grad_x = Tensor::empty_like(g_);  // only the parameters' are wanted
     if constexpr (K == 0) {
-      map(stream, g_.numel(), math_, grad_x.data<float>(), x_.data<float>(), g_.data<float>());
+      map_groups(stream, g_.numel(), {}, math_, grad_x.data<float>(), x_.data<float>(), g_.data<float>());
     } else {
       const Tensor sums = Tensor::empty(Shape{K}, DType::f32, g_.device());
       map_reduce_groups<K>(stream, g_.numel(), {}, math_, sums.data<float>(), grad_x.data<float>(),
