@@ -12,12 +12,13 @@ import json
 import os
 import pathlib
 import platform
-import re
 import statistics
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
+from report import (GOAL_HEADER, HERE, ProgramError, commit_of_sources, goal_row, json_lines, machine_table, slug_of,
+                    spread, write_report)
+
 LIBRARIES = pathlib.Path("/usr/lib") / f"{platform.machine()}-linux-gnu"
 
 # model, image size, batch, steps a round
@@ -38,15 +39,6 @@ FLOAT_PEERS = ["pytorch_tuned", "pytorch_tuned_channels_last", "pytorch_default"
 
 SPEED_GOAL = {("resnet18", 224): 1.10, ("resnet18", 64): 1.10, ("resnet20", 32): 1.25}
 QUANTIZED_GOAL = {"resnet18": 1.10, "resnet20": 1.18}
-
-
-def run_json_lines(command, environment=None):
-    """Every JSON line that a program prints."""
-    done = subprocess.run([str(part) for part in command], env={**os.environ, **(environment or {})},
-                          stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"compare.py: {' '.join(map(str, command))} ended with status {done.returncode}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def command_of(program, build, network, steps):
@@ -70,10 +62,6 @@ def environment_of(program):
     return {}
 
 
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def measure_training(build, rounds, quick):
     results = []
     for network in NETWORKS:
@@ -83,8 +71,8 @@ def measure_training(build, rounds, quick):
             for program in PROGRAMS:
                 print(f"{model} {size}x{size} b{batch}, round {number + 1} of {rounds}: {PROGRAMS[program]}",
                       file=sys.stderr)
-                lines = run_json_lines(command_of(program, build, network, 3 if quick else steps),
-                                       environment_of(program))
+                lines = json_lines(command_of(program, build, network, 3 if quick else steps),
+                                   environment_of(program))
                 runs[program].append(lines[-1])
         results.append({"model": model, "size": size, "batch": batch, "runs": runs, "ratios": ratios_of(runs)})
     return results
@@ -122,24 +110,8 @@ def goals_of(result):
     ]
 
 
-def verdict(s, goal, more):
-    if goal is None:
-        return ""
-    if (s["median"] >= goal) if more else (s["median"] <= goal):
-        return "yes"
-    return "within the noise" if s["min"] <= goal <= s["max"] else "no"
-
-
-def goal_row(name, s, goal, more):
-    bound = "" if goal is None else f"{'at least' if more else 'at most'} {goal:.2f}"
-    return (f"| {name} | {s['median']:.3f} | {s['min']:.3f} to {s['max']:.3f} | {bound} | "
-            f"{verdict(s, goal, more)} |")
-
-
 # Others' share of the processors above which a run counts as disturbed.
 QUIET_SHARE = 0.03
-
-GOAL_HEADER = ["| ratio | median | spread | goal | reached |", "|---|---|---|---|---|"]
 
 
 def training_tables(results):
@@ -214,7 +186,7 @@ QUANTIZER_NETWORKS = [network for network in NETWORKS if network[:2] in (("resne
 def measure_quantizers(build, rounds, quick):
     """Bandwidth of every quantizer and role, and the training step of every quantizer beside float32."""
     size = [64, 3] if quick else [256, 5]
-    passes = [run_json_lines([build / "bench/quantizers", *size]) for _ in range(rounds)]
+    passes = [json_lines([build / "bench/quantizers", *size]) for _ in range(rounds)]
     names = list(dict.fromkeys(line["quantizer"] for line in passes[0]))
     names.append("xnor:padding_after_quant=true")  # as in its recipe
     steps = []
@@ -225,7 +197,7 @@ def measure_quantizers(build, rounds, quick):
         def step_of(name):
             print(f"{model} {image}x{image} b{batch}, round {len(runs['none']) + 1} of {rounds}: {name}", file=sys.stderr)
             command = [build / "bench/training_step", model, image, batch, name, 4, 3 if quick else count]
-            return run_json_lines(command)[-1]
+            return json_lines(command)[-1]
 
         for _ in range(rounds):
             # float32 now and then, and the median of these runs: a round is long enough for the machine to drift.
@@ -303,11 +275,9 @@ def compiler_of(build):
 
 
 def describe_machine(build, threads):
-    commit = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty"], check=False,
-                            stdout=subprocess.PIPE, text=True).stdout.strip()
     return {"date": datetime.date.today().isoformat(), "cpu": cpu_model(), "cores": os.cpu_count(),
             "threads": threads, "kernel": platform.release(),
-            "compiler": compiler_of(build), "commit": commit,
+            "compiler": compiler_of(build), "commit": commit_of_sources(),
             "load_average_at_start": round(os.getloadavg()[0], 2)}
 
 
@@ -319,12 +289,7 @@ def versions_of(report):
 
 
 def write(report, folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    cpu = re.sub(r"\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*", "", report["machine"]["cpu"], flags=re.IGNORECASE)
-    slug = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-") + f"-{report['machine']['cores']}core"
-    stem = folder / f"{report['machine']['date']}-{slug}"
-    lines = ["# Speed and memory", "", "| | |", "|---|---|"]
-    lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report["machine"].items()]
+    lines = ["# Speed and memory", "", *machine_table(report["machine"])]
     if report["machine"]["cpu_share_of_others"] > QUIET_SHARE:
         lines += ["", "**The machine was not idle: other processes took part of it, and threads that wait for each "
                   "other suffer most. These figures show that the programs run, nothing else.**"]
@@ -337,10 +302,8 @@ def write(report, folder):
         lines += quantizers_tables(report["quantizers"])
     if "loader" in report:
         lines += loader_tables(report["loader"])
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    stem.with_suffix(".md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    print(f"written: {stem}.md, {stem}.json", file=sys.stderr)
+    machine = report["machine"]
+    write_report(report, lines, folder, f"{machine['date']}-{slug_of(machine['cpu'])}-{machine['cores']}core")
 
 
 def parse_arguments():
@@ -363,12 +326,12 @@ def main():
     report = {"machine": describe_machine(build, arguments.threads)}
     if arguments.only in (None, "quantize"):
         size = [64, 3] if arguments.quick else [256, 9]
-        report["quantize"] = [run_json_lines([build / "bench/fake_quantize", *size]) for _ in range(rounds)]
+        report["quantize"] = [json_lines([build / "bench/fake_quantize", *size]) for _ in range(rounds)]
     if arguments.only in (None, "quantizers"):
         report["quantizers"] = measure_quantizers(build, min(rounds, 3), arguments.quick)
     if arguments.only in (None, "loader"):
         epochs = 1 if arguments.quick else 3
-        report["loader"] = [run_json_lines([build / "bench/loader", "demo", 64, 64, epochs])
+        report["loader"] = [json_lines([build / "bench/loader", "demo", 64, 64, epochs])
                             for _ in range(min(rounds, 3))]
     if arguments.only in (None, "training"):
         report["training"] = measure_training(build, rounds, arguments.quick)
@@ -378,4 +341,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ProgramError as error:
+        sys.exit(f"compare.py: {error}")

@@ -1,27 +1,28 @@
-// Memory bandwidth of sat's fake-quantizers, as a share of what plain loops reach on this machine in the same
-// run. Prints one JSON line a tensor size:
-//   fake_quantize [MEGABYTES [REPETITIONS]]      one tensor of so many megabytes (256), then one of 1 MB, in
-//   cache
+// Memory bandwidth of sat's fake-quantizers, as a share of what plain passes reach on this machine in the
+// same run. Prints one JSON line a tensor size:
+//   fake_quantize [MEGABYTES [REPETITIONS]] [--device cpu|cuda]      one tensor of so many megabytes (256),
+//   then one of 1 MB, in cache
 // Bytes an element: forward 8 (reads x, writes y), backward 12 (reads x and dy, writes dx; alpha's gradient
-// stays in registers). The loops beside it move the same streams with ordinary stores: scale (b = s a) and
-// add (c = a + b), as in STREAM. The four alternate, so that disturbances meet all of them.
+// stays in registers). Beside it plain passes (bench/streams.h): on the CPU scale (b = s a) and add
+// (c = a + b), on a GPU copies of as many bytes. The four alternate, so that disturbances meet
+// all of them.
 #include <omp.h>
 
 #include <cstdio>
-#include <cstdlib>
 
+#include "bench/arguments.h"
 #include "bench/measure.h"
 #include "bench/streams.h"
 #include "quant/registry.h"
 
 namespace {
 
+using qtrain::Device;
 using qtrain::Tensor;
-using qtrain::bench::add;
-using qtrain::bench::scale;
-using qtrain::bench::seconds_of;
+using qtrain::bench::PlainPasses;
 using qtrain::bench::Spread;
 using qtrain::bench::spread_of;
+using qtrain::bench::time_passes;
 using qtrain::bench::uniform;
 
 struct Times {
@@ -35,36 +36,32 @@ void time_quantizer(qtrain::quant::Quantizer& quantizer, Tensor& x, const Tensor
   backward.push_back(seconds.backward);
 }
 
-void measure(std::int64_t n, int repetitions, int inner) {
+void measure(std::int64_t n, int repetitions, int inner, Device device) {
   using qtrain::quant::LayerKind;
   using qtrain::quant::Role;
   const auto activation = qtrain::quant::make_quantizer("sat", Role::activation, 4, LayerKind::convolution);
   const auto weight = qtrain::quant::make_quantizer("sat", Role::weight, 4, LayerKind::convolution);
-  Tensor x = uniform({n}, -4.0F, 12.0F);  // a quarter below 0, half inside, a quarter above alpha = 8
-  Tensor w = uniform({n}, -1.0F, 1.0F);
-  const Tensor gradient = uniform({n}, -1.0F, 1.0F);
-  const Tensor out = uniform({n}, 0.0F, 1.0F);
+  activation->to(device);
+  weight->to(device);
+  // A quarter below 0, half inside, a quarter above alpha = 8.
+  Tensor x = uniform({n}, -4.0F, 12.0F, device);
+  Tensor w = uniform({n}, -1.0F, 1.0F, device);
+  const Tensor gradient = uniform({n}, -1.0F, 1.0F, device);
+  const PlainPasses plain(x, gradient);
   x.set_requires_grad(true);
   w.set_requires_grad(true);
 
   Times t;
-  const auto per_pass = [inner](auto&& pass) {
-    return seconds_of([&] {
-             for (int i = 0; i < inner; ++i) pass();
-           }) /
-           inner;
-  };
   for (int r = 0; r < repetitions + 1; ++r) {
     if (r == 1) t = {};  // the first touches every page
-    t.copy_loop.push_back(per_pass([&] { scale(n, 1.5F, x.data<float>(), out.data<float>()); }));
-    t.add_loop.push_back(
-        per_pass([&] { add(n, x.data<float>(), gradient.data<float>(), out.data<float>()); }));
+    t.copy_loop.push_back(time_passes(device, inner, [&] { plain.forward(); }));
+    t.add_loop.push_back(time_passes(device, inner, [&] { plain.backward(); }));
     time_quantizer(*activation, x, gradient, inner, t.forward, t.backward);
     if (r <= 3) time_quantizer(*weight, w, gradient, inner, t.weight_forward, t.weight_backward);
   }
 
-  const auto speed = [n](const std::vector<double>& seconds, int bytes) {
-    return static_cast<double>(n * bytes) / spread_of(seconds).median / 1e9;
+  const auto speed = [](const std::vector<double>& seconds, std::int64_t bytes) {
+    return static_cast<double>(bytes) / spread_of(seconds).median / 1e9;
   };
   // Shares are medians of the repetitions' own: both loops of one repetition saw the same machine.
   const auto share = [](const std::vector<double>& loop, const std::vector<double>& ours) {
@@ -75,29 +72,33 @@ void measure(std::int64_t n, int repetitions, int inner) {
   const Spread forward = share(t.copy_loop, t.forward);
   const Spread backward = share(t.add_loop, t.backward);
   std::printf(
-      "{\"megabytes\": %.1f, \"threads\": %d, \"scale_gbs\": %.2f, \"add_gbs\": %.2f, "
+      "{\"megabytes\": %.1f, \"device\": \"%s\", \"threads\": %d, \"scale_gbs\": %.2f, \"add_gbs\": %.2f, "
       "\"forward_gbs\": %.2f, \"backward_gbs\": %.2f, "
       "\"forward_share\": %.3f, \"forward_share_min\": %.3f, \"forward_share_max\": %.3f, "
       "\"backward_share\": %.3f, \"backward_share_min\": %.3f, \"backward_share_max\": %.3f, "
       "\"weight_forward_gbs\": %.2f, \"weight_backward_gbs\": %.2f}\n",
-      static_cast<double>(n) * 4 / 1048576, omp_get_max_threads(), speed(t.copy_loop, 8),
-      speed(t.add_loop, 12), speed(t.forward, 8), speed(t.backward, 12), forward.median, forward.min,
-      forward.max, backward.median, backward.min, backward.max, speed(t.weight_forward, 8),
-      speed(t.weight_backward, 12));
+      static_cast<double>(n) * 4 / 1048576, device.str().c_str(), omp_get_max_threads(),
+      speed(t.copy_loop, plain.forward_bytes()), speed(t.add_loop, plain.backward_bytes()),
+      speed(t.forward, plain.forward_bytes()), speed(t.backward, plain.backward_bytes()), forward.median,
+      forward.min, forward.max, backward.median, backward.min, backward.max,
+      speed(t.weight_forward, plain.forward_bytes()), speed(t.weight_backward, plain.backward_bytes()));
   std::fflush(stdout);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const std::int64_t megabytes = argc > 1 ? std::atoll(argv[1]) : 256;
-  const int repetitions = argc > 2 ? std::atoi(argv[2]) : 9;
-  if (megabytes < 1 || repetitions < 1) {
-    std::fprintf(stderr, "usage: fake_quantize [MEGABYTES [REPETITIONS]]\n");
-    return 2;
-  }
+int main(int argc, char** argv) try {
+  qtrain::bench::Arguments arguments(argc, argv);
+  const Device device = arguments.device();
+  arguments.expect_words(0, "fake_quantize [MEGABYTES [REPETITIONS]] [--device cpu|cuda]");
+  const std::int64_t megabytes = arguments.number(0, 256);
+  const int repetitions = static_cast<int>(arguments.number(1, 9));
   qtrain::bench::flush_denormals();
-  measure(megabytes * 1048576 / 4, repetitions, 1);
-  measure(1048576 / 4, repetitions, 100);
+  const bool on_cpu = device.type == qtrain::DeviceType::cpu;
+  measure(megabytes * 1048576 / 4, repetitions, on_cpu ? 1 : 10, device);
+  measure(1048576 / 4, repetitions, 100, device);
   return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "fake_quantize: %s\n", error.what());
+  return 2;
 }

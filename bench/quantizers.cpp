@@ -1,13 +1,13 @@
 // Memory bandwidth of every quantizer of the registry, in each of its roles, and as a share of what plain
-// loops reach on this machine in the same run. Prints one JSON line a quantizer and role:
-//   quantizers [MEGABYTES [REPETITIONS]]      on a tensor of so many megabytes (256)
+// passes (bench/streams.h) reach on this machine in the same run. Prints one JSON line a quantizer and role:
+//   quantizers [MEGABYTES [REPETITIONS]] [--device cpu|cuda]      on a tensor of so many megabytes (256)
 // Bytes an element are those of an ideal single pass: forward 8 (reads x, writes y), backward 12 (reads x and
 // dy, writes dx). A quantizer that measures its tensor first reads it twice and can't reach them all.
 #include <omp.h>
 
 #include <cstdio>
-#include <cstdlib>
 
+#include "bench/arguments.h"
 #include "bench/measure.h"
 #include "bench/streams.h"
 #include "engine/autograd/tape.h"
@@ -15,10 +15,13 @@
 
 namespace {
 
+using qtrain::Device;
 using qtrain::Shape;
 using qtrain::Tensor;
+using qtrain::bench::PlainPasses;
 using qtrain::bench::Spread;
 using qtrain::bench::spread_of;
+using qtrain::bench::time_passes;
 using qtrain::quant::LayerKind;
 using qtrain::quant::QuantizerInfo;
 using qtrain::quant::Role;
@@ -37,59 +40,59 @@ Shape layer_shape(Role role, std::int64_t n) {
 }
 
 // Half of the activations are negative or beyond a clip at 1.
-Tensor values_for(Role role, std::int64_t n) {
+Tensor values_for(Role role, std::int64_t n, Device device) {
   const bool weight = role == Role::weight || role == Role::bias;
-  return qtrain::bench::uniform(shape_of(role, n), weight ? -1.0F : -0.5F, weight ? 1.0F : 1.5F);
+  return qtrain::bench::uniform(shape_of(role, n), weight ? -1.0F : -0.5F, weight ? 1.0F : 1.5F, device);
 }
 
-void measure(const QuantizerInfo& info, Role role, std::int64_t n, int repetitions) {
+void measure(const QuantizerInfo& info, Role role, std::int64_t n, int repetitions, Device device) {
   const int bits = qtrain::quant::nearest_bits(info, role, 4);
   const auto quantizer =
       qtrain::quant::make_quantizer(info.name, role, bits, LayerKind::convolution, {}, layer_shape(role, n));
-  Tensor x = values_for(role, n);
-  const Tensor gradient = qtrain::bench::uniform(x.shape(), -1.0F, 1.0F);
-  const Tensor out = qtrain::bench::uniform(x.shape(), 0.0F, 1.0F);
+  quantizer->to(device);
+  Tensor x = values_for(role, n, device);
+  const Tensor gradient = qtrain::bench::uniform(x.shape(), -1.0F, 1.0F, device);
+  const PlainPasses plain(x, gradient);
+  const int inner = device.type == qtrain::DeviceType::cpu ? 1 : 10;
   x.set_requires_grad(true);
-  const auto* const a = x.data<float>();
-  const auto* const b = gradient.data<float>();
   std::vector<double> forward_gbs, backward_gbs, forward_share, backward_share;
   for (int r = 0; r < repetitions + 1; ++r) {
-    const double scale_loop =
-        qtrain::bench::seconds_of([&] { qtrain::bench::scale(n, 1.5F, a, out.data<float>()); });
-    const double add_loop =
-        qtrain::bench::seconds_of([&] { qtrain::bench::add(n, a, b, out.data<float>()); });
-    const auto [forward, backward] = qtrain::bench::time_quantizer(*quantizer, x, gradient, 1);
+    const double scale_loop = time_passes(device, inner, [&] { plain.forward(); });
+    const double add_loop = time_passes(device, inner, [&] { plain.backward(); });
+    const auto [forward, backward] = qtrain::bench::time_quantizer(*quantizer, x, gradient, inner);
     if (r == 0) continue;  // the first touches every page, and sets parameters that the first batch decides
-    const auto gigabytes = static_cast<double>(n) / 1e9;
-    forward_gbs.push_back(8 * gigabytes / forward);
-    backward_gbs.push_back(12 * gigabytes / backward);
+    forward_gbs.push_back(static_cast<double>(plain.forward_bytes()) / forward / 1e9);
+    backward_gbs.push_back(static_cast<double>(plain.backward_bytes()) / backward / 1e9);
     forward_share.push_back(scale_loop / forward);
     backward_share.push_back(add_loop / backward);
   }
   const Spread forward = spread_of(forward_share);
   const Spread backward = spread_of(backward_share);
   std::printf(
-      "{\"quantizer\": \"%s\", \"role\": \"%s\", \"bits\": %d, \"megabytes\": %.0f, \"threads\": %d, "
+      "{\"quantizer\": \"%s\", \"role\": \"%s\", \"bits\": %d, \"megabytes\": %.0f, \"device\": \"%s\", "
+      "\"threads\": %d, "
       "\"forward_gbs\": %.2f, \"backward_gbs\": %.2f, \"forward_share\": %.3f, \"backward_share\": %.3f}\n",
       info.name.c_str(), std::string(name_of(role)).c_str(), bits, static_cast<double>(n) * 4 / 1048576,
-      omp_get_max_threads(), spread_of(forward_gbs).median, spread_of(backward_gbs).median, forward.median,
-      backward.median);
+      device.str().c_str(), omp_get_max_threads(), spread_of(forward_gbs).median,
+      spread_of(backward_gbs).median, forward.median, backward.median);
   std::fflush(stdout);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const std::int64_t megabytes = argc > 1 ? std::atoll(argv[1]) : 256;
-  const int repetitions = argc > 2 ? std::atoi(argv[2]) : 5;
-  if (megabytes < 1 || repetitions < 1) {
-    std::fprintf(stderr, "usage: quantizers [MEGABYTES [REPETITIONS]]\n");
-    return 2;
-  }
+int main(int argc, char** argv) try {
+  qtrain::bench::Arguments arguments(argc, argv);
+  const Device device = arguments.device();
+  arguments.expect_words(0, "quantizers [MEGABYTES [REPETITIONS]] [--device cpu|cuda]");
+  const std::int64_t megabytes = arguments.number(0, 256);
+  const int repetitions = static_cast<int>(arguments.number(1, 5));
   qtrain::bench::flush_denormals();
   for (const QuantizerInfo* info : qtrain::quant::quantizers()) {
     if (info->name == "none") continue;
-    for (const Role role : info->roles) measure(*info, role, megabytes * 1048576 / 4, repetitions);
+    for (const Role role : info->roles) measure(*info, role, megabytes * 1048576 / 4, repetitions, device);
   }
   return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "quantizers: %s\n", error.what());
+  return 2;
 }

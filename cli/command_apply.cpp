@@ -5,6 +5,7 @@
 
 #include "cli/checkpoint.h"
 #include "cli/commands.h"
+#include "cli/device_setup.h"
 #include "cli/model_setup.h"
 #include "cli/module_run.h"
 #include "engine/core/error.h"
@@ -97,7 +98,7 @@ void apply_to_network(const ApplyOptions& options, Device device) {
 
 int run_apply(const ApplyOptions& options) {
   load_plugins(options.plugin);
-  const Device device = parse_device(options.device);
+  const Device device = choose_device(options.device);
   if (options.network && options.role != "weight")
     throw ValueError({"--network", "quantizes weights", "--role " + options.role, "--role weight", ""});
   if (options.network) {

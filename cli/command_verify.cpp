@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/device_setup.h"
 #include "cli/golden_compare.h"
 #include "cli/model_setup.h"
 #include "cli/module_run.h"
@@ -164,7 +165,7 @@ nlohmann::ordered_json family_json(const FamilyCheck& family, const Tally& total
 
 int run_verify(const VerifyOptions& options) {
   load_plugins(options.plugin);
-  const Device device = parse_device(options.device);
+  const Device device = choose_device(options.device);
   Rows totals;
   Tally all;
   nlohmann::ordered_json families = nlohmann::ordered_json::array();

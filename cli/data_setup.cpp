@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <iostream>
 
+#include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/ops/rearrange.h"
 #include "zoo/registry.h"
@@ -128,26 +128,44 @@ data::LoaderOptions validation_loader(const TrainOptions& options, const DataSou
   return loader;
 }
 
-DeviceBatch to_device(const data::Batch& batch, const Normalization& normalization, Device device) {
+void InputBuffer::load(const data::Batch& batch) {
   const Shape shape{batch.count, data::Batch::channels, batch.height, batch.width};
-  DeviceBatch result;
-  result.count = batch.count;
+  const DType dtype = batch.floats.empty() ? DType::u8 : DType::f32;
+  const auto found = std::ranges::find_if(places_, [&](const Place& place) {
+    return place.images.shape() == shape && place.images.dtype() == dtype;
+  });
+  loaded_ = static_cast<std::size_t>(found - places_.begin());
+  if (found == places_.end())
+    places_.push_back(
+        {Tensor::empty(shape, dtype, device_), Tensor::empty({batch.count}, DType::i64, device_)});
+  const Place& place = places_[loaded_];
+  Backend& b = backend(device_);
+  const auto copy = [&](const Tensor& to, const auto& from) {
+    b.copy(b.stream(), to.raw(), from.data(), to.bytes(), CopyKind::host_to_device);
+    to.bump_version();
+  };
   // Both the loader and 4-D tensors keep N, H, W, C order.
-  if (!batch.floats.empty()) {
-    const Tensor values = Tensor::empty(shape);
-    std::memcpy(values.raw(), batch.floats.data(), values.bytes());
-    result.images = values.to(device);
-  } else {
-    const Tensor pixels = Tensor::empty(shape, DType::u8);
-    std::memcpy(pixels.raw(), batch.bytes.data(), pixels.bytes());
-    const Tensor there = pixels.to(device);
+  if (dtype == DType::u8)
+    copy(place.images, batch.bytes);
+  else
+    copy(place.images, batch.floats);
+  copy(place.labels, batch.labels);
+}
+
+DeviceBatch InputBuffer::normalized(const Normalization& normalization) const {
+  const Place& place = places_[loaded_];
+  DeviceBatch result{.images = place.images, .labels = place.labels, .count = place.labels.numel()};
+  if (place.images.dtype() == DType::u8)
     result.images = normalization.mean.empty()
-                        ? images_to_float(there)
-                        : normalize_images(there, normalization.mean, normalization.deviation);
-  }
-  result.labels = Tensor::from_values<std::int64_t>(Shape{batch.count},
-                                                    std::span<const std::int64_t>(batch.labels), device);
+                        ? images_to_float(place.images)
+                        : normalize_images(place.images, normalization.mean, normalization.deviation);
   return result;
+}
+
+DeviceBatch to_device(const data::Batch& batch, const Normalization& normalization, Device device) {
+  InputBuffer buffer(device);
+  buffer.load(batch);
+  return buffer.normalized(normalization);
 }
 
 }  // namespace qtrain::cli

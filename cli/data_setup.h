@@ -47,6 +47,27 @@ struct DeviceBatch {
   std::int64_t count = 0;
 };
 
+// Where batches arrive on the device, as the loader made them. Batches of one size find the same tensors, so
+// that what is done with them can be recorded.
+class InputBuffer {
+ public:
+  explicit InputBuffer(Device device) : device_(device) {}
+
+  void load(const data::Batch& batch);
+  // Of the batch that was loaded last; float images are the buffer itself.
+  DeviceBatch normalized(const Normalization& normalization) const;
+  const Shape& shape() const { return places_[loaded_].images.shape(); }
+
+ private:
+  struct Place {
+    Tensor images;  // u8 or f32
+    Tensor labels;
+  };
+  Device device_;
+  std::vector<Place> places_;  // one a size: most batches, and an epoch's smaller last one
+  std::size_t loaded_ = 0;
+};
+
 DeviceBatch to_device(const data::Batch& batch, const Normalization& normalization, Device device);
 
 }  // namespace qtrain::cli

@@ -40,13 +40,6 @@ Tensor gradient_of(const Tensor& leaf) {
 
 }  // namespace
 
-Device parse_device(const std::string& name) {
-  const std::vector<Device> devices = available_devices();
-  if (name == "auto") return devices.back().type == DeviceType::cuda ? Device{DeviceType::cuda, 0} : Device{};
-  const Device device{name == "cuda" ? DeviceType::cuda : DeviceType::cpu, 0};
-  return backend(device).device();
-}
-
 TensorMap with_prefix(const TensorMap& tensors, const std::string& prefix) {
   TensorMap chosen;
   for (auto t = tensors.lower_bound(prefix); t != tensors.end() && t->first.starts_with(prefix); ++t)

@@ -13,10 +13,6 @@
 
 namespace qtrain::cli {
 
-// The device of --device: auto is the first GPU, or the CPU where there is none. DeviceError if it is not
-// there.
-Device parse_device(const std::string& name);
-
 // Tensors of `tensors` whose names begin with `prefix`, without it.
 TensorMap with_prefix(const TensorMap& tensors, const std::string& prefix);
 

@@ -27,20 +27,6 @@ TrainOptions resolved(TrainOptions options, const DataSource& data, std::int64_t
 
 }  // namespace
 
-Device choose_device(const std::string& name) {
-  const std::vector<Device> devices = available_devices();
-  if (name == "auto") return devices.back();
-  const auto found =
-      std::ranges::find_if(devices, [&](Device d) { return (d.type == DeviceType::cpu) == (name == "cpu"); });
-  if (found == devices.end())
-    throw DeviceError({.where = "--device",
-                       .what = "this build on this machine has no such device",
-                       .got = name,
-                       .expected = "auto or cpu",
-                       .hint = ""});
-  return *found;
-}
-
 void choose_threads(std::int64_t threads) {
   if (threads > 0) set_thread_count(static_cast<int>(threads));
 }
@@ -70,7 +56,7 @@ Session make_session(const TrainOptions& options) {
   (void)wrap_options(options);
   (void)zoo::find_model(options.model);
   choose_threads(options.threads);
-  session.device = choose_device(options.device);
+  session.device = set_up_device(options);
   session.data = open_data(options);
   const std::int64_t classes = choose_classes(options, *session.data.train);
   session.options = resolved(options, session.data, classes);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/data_setup.h"
+#include "cli/device_setup.h"
 #include "cli/train_options.h"
 #include "data/loader.h"
 #include "engine/optim/optimizer.h"
@@ -29,9 +30,6 @@ struct Session {
 
   std::int64_t steps_per_epoch() const { return static_cast<std::int64_t>(training->batches_per_epoch()); }
 };
-
-// "auto" is the best device there is. DeviceError for one that isn't there.
-Device choose_device(const std::string& name);
 
 // --threads; 0 leaves the machine's own number.
 void choose_threads(std::int64_t threads);

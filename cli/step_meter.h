@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cli/checkpoint.h"
-#include "engine/core/tensor.h"
+#include "engine/ops/result_ring.h"
 
 namespace qtrain::cli {
 
@@ -25,12 +25,14 @@ struct StepResult {
 class StepMeter {
  public:
   // `patience`: how many steps may wait unread; 1 on the CPU, where reading costs nothing.
-  explicit StepMeter(std::size_t patience) : patience_(patience) {}
+  StepMeter(std::size_t patience, Device device)
+      : patience_(patience), ring_(static_cast<std::int64_t>(patience), columns, device) {}
 
-  void add(std::int64_t step, const Tensor& loss, const Tensor& gradient_norm, const Tensor& correct,
-           std::int64_t count) {
-    pending_.push_back({step, loss.detach(), gradient_norm, correct, count});
-  }
+  // A step's results, on the device: queued, and so part of a recorded step.
+  void record(const Tensor& loss, const Tensor& gradient_norm, const Tensor& correct);
+  // The same step on the host: its number, and the images of its batch.
+  void add(std::int64_t step, std::int64_t count);
+  // Must be answered by a read() once the step that was added last has been queued.
   bool due() const { return pending_.size() >= patience_; }
 
   // Adds what is pending to the sums of the epoch, in order of the steps. Stops behind the first step whose
@@ -41,12 +43,14 @@ class StepMeter {
  private:
   struct Pending {
     std::int64_t step;
-    Tensor loss;
-    Tensor gradient_norm;
-    Tensor correct;
     std::int64_t count;
+    std::size_t place;  // in the ring
   };
+  static constexpr std::int64_t columns = 3;
+
   std::size_t patience_;
+  ResultRing ring_;
+  std::size_t added_ = 0;
   std::vector<Pending> pending_;
   StepResult latest_;
 };

@@ -227,10 +227,14 @@ Fields machine_fields(TrainOptions& o) {
   return {
       {.name = "device", .slot = &o.device, .help = "where to compute", .choices = {"auto", "cpu", "cuda"}},
       {.name = "precision", .slot = &o.precision, .help = "arithmetic of the network", .choices = {"fp32"}},
+      {.name = "autotune",
+       .slot = &o.autotune,
+       .help = "on a GPU: measure cuDNN's plans for each convolution and keep the fastest"},
       {.name = "threads",
        .slot = &o.threads,
        .help = "compute threads; 0: all cores",
        .range = {.low = 0, .high = 4096}},
+      {.name = "graph", .slot = &o.graph, .help = "GPU: record a training step once and replay it"},
   };
 }
 

@@ -90,7 +90,9 @@ struct TrainOptions {
   // Machine
   std::string device = "auto";
   std::string precision = "fp32";
+  bool autotune = false;
   std::int64_t threads = 0;  // 0 = all cores
+  bool graph = true;         // record the device's part of a step, where the device can
 
   // Run folder
   std::string output;  // "" = default_output()

@@ -7,11 +7,10 @@
 
 #include "cli/evaluation.h"
 #include "engine/autograd/tape.h"
+#include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/io/tensor_file.h"
-#include "engine/ops/arithmetic.h"
 #include "engine/ops/loss.h"
-#include "engine/optim/clip.h"
 #include "quant/wrap.h"
 
 namespace qtrain::cli {
@@ -41,9 +40,9 @@ TrainingLoop::TrainingLoop(Session& session, const RunFolder& folder, const RunS
       started_(Clock::now()),
       metrics_(folder.path().string(), session.options.metrics_every, state.step, state.epoch),
       board_(folder.path().string(), state.step),
-      meter_(session.device.type == DeviceType::cpu ? 1 : device_patience),
+      meter_(session.device.type == DeviceType::cpu ? 1 : device_patience, session.device),
+      step_(session, meter_, backend(session.device)),
       progress_(Progress::standard_output(session.options.log_interval), plan(), state.evaluations),
-      parameters_(session.network->parameters()),
       saved_(saved),
       saved_step_(state.step) {}
 
@@ -114,32 +113,11 @@ End TrainingLoop::run_epoch() {
 }
 
 void TrainingLoop::train_batch(const data::Batch& batch) {
-  const TrainOptions& o = session_.options;
-  Optimizer& optimizer = *session_.optimizer;
-  const DeviceBatch input = to_device(batch, session_.data.normalization, session_.device);
-  optimizer.set_learning_rate(o.lr * session_.schedule(state_.step));
-  Tensor loss;
-  Tensor correct;
-  {
-    const Tensor logits = (*session_.network)(input.images);
-    loss = softmax_cross_entropy(logits, input.labels, static_cast<float>(o.label_smoothing));
-    const Tensor of_quantizers = quant::take_quantization_loss(*session_.network);
-    if (of_quantizers.defined()) loss = add(loss, of_quantizers);
-    correct = count_top_k(logits, input.labels, 1);
-  }
-  Tape::backward(loss);
-  quant::before_update(*session_.network);
-  // The norm costs one pass over the gradients, and shows an overflow before it reaches the weights.
-  const Tensor norm = o.clip_grad > 0 ? clip_gradient_norm(parameters_, static_cast<float>(o.clip_grad))
-                                      : gradient_norm(parameters_);
-  meter_.add(state_.step + 1, loss, norm, correct, input.count);
-  if (meter_.due() || metrics_.wants(state_.step + 1)) {
+  step_.run(batch, state_.step, [this] {
+    if (!meter_.due() && !metrics_.wants(state_.step + 1)) return;
     meter_.read(state_);
-    if (!meter_.latest().is_finite()) explain_result(input);
-  }
-  optimizer.step();
-  quant::after_update(*session_.network);
-  optimizer.zero_grad();
+    if (!meter_.latest().is_finite()) explain_result(step_.input());
+  });
   ++state_.step;
   ++state_.batches;
 }

@@ -13,6 +13,7 @@
 #include "cli/signals.h"
 #include "cli/step_meter.h"
 #include "cli/tensorboard.h"
+#include "cli/training_step.h"
 
 namespace qtrain::cli {
 
@@ -76,9 +77,9 @@ class TrainingLoop {
   Metrics metrics_;
   TensorBoardWriter board_;
   StepMeter meter_;
+  TrainingStep step_;
   Progress progress_;
   RunResult result_;
-  std::vector<Tensor> parameters_;  // all, for clipping
   bool saved_;
   std::int64_t saved_step_;  // of the checkpoint in the folder
 

@@ -42,6 +42,17 @@ struct MinMaxMath {
   }
 };
 
+// Other scalar math runs over tensors the same way. Functors are named structs outside of classes and
+// functions: a GPU's compiler takes no others.
+struct MovedAverage {
+  float keep;
+  // The first batch sets the average, later ones move it. Ranges that are not finite are left out.
+  QTRAIN_HOST_DEVICE float operator()(float average, float now) const {
+    const float next = average > 0 ? keep * average + (1.0F - keep) * now : now;
+    return fabsf(next) <= 3e38F ? next : average;
+  }
+};
+
 // Step 2: the module. Learned parameters and buffers that it adds are trained, saved and loaded like any
 // others.
 class MinMaxQuantizer final : public Quantizer {
@@ -82,21 +93,15 @@ class MinMaxQuantizer final : public Quantizer {
 
   static Tensor largest_magnitude(const Tensor& x) {
     Tensor range = Tensor::empty({1}, DType::f32, x.device());
-    const auto magnitude = [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; };
-    reduce<1, Maximum>(backend(x.device()).stream(), x.numel(), magnitude, range.data<float>(),
+    reduce<1, Maximum>(backend(x.device()).stream(), x.numel(), Magnitude(), range.data<float>(),
                        x.data<float>());
     return range;
   }
 
-  // The first batch sets the average, later ones move it. Ranges that are not finite are left out.
   void update_running(const Tensor& range) {
-    const float keep = 1.0F - momentum_;
-    const auto moved = [keep] QTRAIN_LAMBDA(float average, float now) {
-      const float next = average > 0 ? keep * average + (1.0F - keep) * now : now;
-      return fabsf(next) <= 3e38F ? next : average;
-    };
     float* const running = running_.data<float>();
-    map(backend(range.device()).stream(), 1, moved, running, running, range.data<float>());
+    map(backend(range.device()).stream(), 1, MovedAverage{1.0F - momentum_}, running, running,
+        range.data<float>());
   }
 
   float momentum_;

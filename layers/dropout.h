@@ -17,6 +17,8 @@ class Dropout final : public Module {
     layer_ = layer;
   }
   Tensor forward(const Tensor& x) override;
+  // The host draws the mask, another one in every step.
+  bool is_steady() const override { return probability_ == 0; }
   std::string kind() const override { return "Dropout"; }
   std::string describe() const override;
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -58,6 +59,11 @@ void Module::replace_buffer(const Tensor& buffer, Tensor tensor) {
 
 const Tensor& Module::add_counter(std::string name) {
   return add_member(std::move(name), Tensor::zeros({}, DType::i64), Role::counter);
+}
+
+void Module::note_change() {
+  static std::atomic<std::uint64_t> changes{0};
+  last_change_ = ++changes;
 }
 
 void Module::add_place(std::shared_ptr<ChildPlace> place, std::shared_ptr<Module> child) {
@@ -124,6 +130,7 @@ void Module::replace_child(std::string_view path, std::shared_ptr<Module> module
                       .got = got,
                       .expected = std::string(there.required()),
                       .hint = ""});
+  note_change();
 }
 
 std::string Module::summary() {
@@ -161,6 +168,7 @@ void Module::to(Device device) {
       m.tensor = target;
     }
   });
+  note_change();
 }
 
 // -------------------------------------------------------------------------------------------------------
@@ -202,6 +210,13 @@ NamedTensors Module::named_buffers() {
   NamedTensors result;
   for (StateEntry& e : state_entries())
     if (e.role != Role::parameter) result.push_back({std::move(e.name), std::move(e.tensor)});
+  return result;
+}
+
+std::vector<Tensor> Module::counters() {
+  std::vector<Tensor> result;
+  for (StateEntry& e : state_entries())
+    if (e.role == Role::counter) result.push_back(std::move(e.tensor));
   return result;
 }
 
@@ -281,6 +296,7 @@ LoadReport Module::load_state_dict(const NamedTensors& state, bool strict) {
   if (!misfits.empty() || (strict && !(report.missing.empty() && report.unexpected.empty())))
     throw_state_mismatch(kind(), report, misfits, entries.size());
   for (const auto& [to, from] : copies) to.copy_from(*from);
+  note_change();  // counters may say what forward() does
   report.loaded = copies.size();
   return report;
 }

@@ -17,6 +17,7 @@
 // for example) without the parent knowing.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -114,6 +115,14 @@ class Module {
   virtual Tensor forward(const Tensor& x) = 0;
   Tensor operator()(const Tensor& x) { return forward(x); }
 
+  // False while the next training forward may do other device work than the last one did, or do it with other
+  // numbers of the host: during a warm-up, say, or where a counter's value goes into the arithmetic. Of this
+  // module alone; step_state.h asks the tree. What follows a change that note_change() tells of needn't show.
+  virtual bool is_steady() const { return true; }
+  // Of this module alone: when it last changed what forward() does, as the number of such a change among all
+  // that this process has made; 0 for never.
+  std::uint64_t last_change() const { return last_change_; }
+
   virtual std::string kind() const = 0;                    // "Conv2d"
   virtual std::string describe() const { return kind(); }  // one line for summaries: kind and geometry
 
@@ -145,6 +154,7 @@ class Module {
   NamedTensors named_parameters();   // each tensor once, under its first name
   std::vector<Tensor> parameters();  // the same without names
   NamedTensors named_buffers();
+  std::vector<Tensor> counters();  // those of the buffers that add_counter() made
   std::int64_t parameter_count();  // elements of all parameters
   // Parameters and buffers of each module, then of its children. The tensors share the module's elements.
   NamedTensors state_dict();
@@ -162,6 +172,8 @@ class Module {
   void replace_buffer(const Tensor& buffer, Tensor tensor);
   // An i64 scalar on the host, starting at 0. Files may lack it.
   const Tensor& add_counter(std::string name);
+  // To be called by whatever changes what forward() does but the values of tensors: a bit-width, a factor.
+  void note_change();
   template <class T = Module>
   Slot<T> add(std::string name, std::shared_ptr<std::type_identity_t<T>> child) {
     auto place = std::make_shared<TypedChildPlace<T>>(std::move(name));
@@ -187,6 +199,7 @@ class Module {
   std::deque<Member> members_;  // a deque: references to its elements stay valid
   std::vector<std::shared_ptr<ChildPlace>> children_;
   bool training_ = true;
+  std::uint64_t last_change_ = 0;
 };
 
 // A tensor of zeros that collects gradients.

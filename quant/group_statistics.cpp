@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/backend/backend.h"
+#include "engine/kernels/scalar_functors.h"
 
 namespace qtrain::quant {
 namespace {
@@ -12,6 +13,12 @@ struct SquaredDeviation {
   float mean = 0;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { mean = means[group]; }
   QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {(x - mean) * (x - mean)}; }
+};
+
+// The standard deviation from the sum of squared deviations.
+struct RootOfMean {
+  float divisor;  // 0: there is one element, without a deviation
+  QTRAIN_HOST_DEVICE float operator()(float sum) const { return divisor > 0 ? sqrtf(sum / divisor) : 0.0F; }
 };
 
 }  // namespace
@@ -24,18 +31,10 @@ Spread spread_of(const Tensor& x, const Grouping& grouping) {
                 Tensor::empty({groups}, DType::f32, x.device())};
   float* const mean = spread.mean.data<float>();
   float* const std = spread.std.data<float>();
-  reduce_groups<1, Sum>(
-      stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, mean, x.data<float>());
-  map(
-      stream, groups, [count] QTRAIN_LAMBDA(float sum) { return sum / static_cast<float>(count); }, mean,
-      mean);
+  reduce_groups<1, Sum>(stream, x.numel(), grouping, Itself(), mean, x.data<float>());
+  map(stream, groups, Quotient{static_cast<float>(count)}, mean, mean);
   reduce_groups<1, Sum>(stream, x.numel(), grouping, SquaredDeviation{mean}, std, x.data<float>());
-  map(
-      stream, groups,
-      [count] QTRAIN_LAMBDA(float sum) {
-        return count > 1 ? sqrtf(sum / static_cast<float>(count - 1)) : 0.0F;
-      },
-      std, std);
+  map(stream, groups, RootOfMean{static_cast<float>(count - 1)}, std, std);
   return spread;
 }
 

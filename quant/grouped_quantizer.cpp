@@ -60,6 +60,15 @@ struct Gain {
   QTRAIN_HOST_DEVICE Mapped<1> backward(float q, float g) const { return {g * gamma, {g * q}}; }
 };
 
+// The t-th clip from the mean of those before it and a maximum m.
+struct FollowMaximum {
+  float factor;
+  float t;
+  QTRAIN_HOST_DEVICE float operator()(float m, float before) const {
+    return (m * factor + (t - 1) * before) / t;
+  }
+};
+
 Tensor mixed(const Tensor& x, const Tensor& y, double prox) {
   return add(scale(x, static_cast<float>(prox)), scale(y, static_cast<float>(1 - prox)));
 }
@@ -154,8 +163,10 @@ void GroupedQuantizer::start_epoch(const EpochStart& start) {
   const auto left = [](std::int64_t done, std::int64_t all) {
     return std::max(0.0, 1.0 - static_cast<double>(done) / static_cast<double>(all));
   };
+  const double before = prox_;
   if (prox_epochs_ > 0) prox_ = left(start.epoch, prox_epochs_);
   if (prox_milestones_ > 0) prox_ = left(start.milestones + 1, prox_milestones_);
+  if (prox_ != before) note_change();
 }
 
 Tensor GroupedQuantizer::take_loss() {
@@ -220,17 +231,9 @@ void GroupedQuantizer::follow_maximum(const Tensor& clip, const Tensor& x, const
                                       std::int64_t t) const {
   const Stream stream = backend(x.device()).stream();
   Tensor maxima = Tensor::empty({grouping.groups()}, DType::f32, x.device());
-  reduce_groups<1, Maximum>(
-      stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; },
-      maxima.data<float>(), x.data<float>());
-  const auto factor = static_cast<float>(correlate_ > 0 ? correlate_ : 1);
-  const auto count = static_cast<float>(t);
-  map(
-      stream, grouping.groups(),
-      [factor, count] QTRAIN_LAMBDA(float m, float before) {
-        return (m * factor + (count - 1) * before) / count;
-      },
-      clip.data<float>(), maxima.data<float>(), clip.data<float>());
+  reduce_groups<1, Maximum>(stream, x.numel(), grouping, Magnitude(), maxima.data<float>(), x.data<float>());
+  const FollowMaximum follow{static_cast<float>(correlate_ > 0 ? correlate_ : 1), static_cast<float>(t)};
+  map(stream, grouping.groups(), follow, clip.data<float>(), maxima.data<float>(), clip.data<float>());
   clip.bump_version();
 }
 

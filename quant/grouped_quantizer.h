@@ -32,6 +32,8 @@ class GroupedQuantizer : public Quantizer {
   std::string kind() const override { return kind_from(op_); }
   std::string describe() const override;
   void set_bits(int bits) override;
+  // Not before a forward that wasn't one of the warm-up.
+  bool is_steady() const override { return stable_ == 0 || forwards() > stable_; }
 
   std::string_view op() const { return op_; }
   Role role() const { return role_; }

@@ -22,6 +22,16 @@ struct Products {
   QTRAIN_HOST_DEVICE Terms<2> operator()(float x, float y) const { return {x * y, y * y}; }
 };
 
+// The loss from two sums.
+struct LossOfSums {
+  bool is_ratio;
+  float share;
+  QTRAIN_HOST_DEVICE float operator()(float a, float b) const {
+    if (is_ratio) return b != 0 ? fabsf(a / b - 1.0F) : 0.0F;
+    return a * share;
+  }
+};
+
 // dL/dx = s (a_x x + b_x y + sign term), and the same for y: every kind is of this form.
 struct Slope {
   QuantizationLoss kind = QuantizationLoss::l1;
@@ -105,15 +115,8 @@ Tensor quantization_loss(QuantizationLoss kind, const Tensor& x, const Tensor& y
   if (kind == QuantizationLoss::l1) sum(AbsoluteError());
   if (kind == QuantizationLoss::l2) sum(SquaredError());
   if (kind == QuantizationLoss::qdl) sum(Products());
-  const bool is_ratio = kind == QuantizationLoss::qdl;
-  const float share = 1.0F / static_cast<float>(x.numel());
-  map(
-      stream, 1,
-      [is_ratio, share] QTRAIN_LAMBDA(float a, float b) {
-        if (is_ratio) return b != 0 ? fabsf(a / b - 1.0F) : 0.0F;
-        return a * share;
-      },
-      loss.data<float>(), sums.data<float>(), sums.data<float>() + 1);
+  const LossOfSums of_sums{kind == QuantizationLoss::qdl, 1.0F / static_cast<float>(x.numel())};
+  map(stream, 1, of_sums, loss.data<float>(), sums.data<float>(), sums.data<float>() + 1);
   return Tape::record<QuantizationLossNode>(op, {x, y}, loss, [&](QuantizationLossNode& node) {
     node.kind = kind;
     node.x.save(x);

@@ -70,7 +70,8 @@ class Quantizer : public Module {
   // Hands it over: the next call finds nothing.
   virtual Tensor take_loss() { return {}; }
 
-  // Called before the first batch of every epoch, and after a resume in the middle of one.
+  // Called before the first batch of every epoch, and after a resume in the middle of one. Who changes a
+  // number here that forward() uses calls note_change().
   virtual void start_epoch(const EpochStart&) {}
 
   // Called between the backward pass and the optimizer's step: limits the gradients of learned numbers, where

@@ -1,6 +1,8 @@
 #include "quant/tanh_weight.h"
 
 #include "engine/autograd/tape.h"
+#include "engine/kernels/scalar_functors.h"
+#include "engine/kernels/update.h"
 
 namespace qtrain::quant {
 namespace {
@@ -27,32 +29,31 @@ struct GradientTerms {
   }
 };
 
-// The second term of dL/dt, which only the elements at the maximum have: each call looks at one block of
-// elements, and only where the block's own maximum comes near the tensor's.
-struct MaximumTerm {
+// Blocks whose own maximum comes near the tensor's.
+struct NearMaximum {
   const float* statistics;
   const float* block_maxima;  // max |w| of each block
-  const float* sums;          // {sum G t, |S|}
-  const float* w;
-  float* grad_w;
-  std::int64_t n;
-  float m = 1;
   float near = 0;
+  QTRAIN_HOST_DEVICE void prepare() {
+    // Farther from the maximum, |t| = m only where 1 - t^2 = 0 in float32.
+    near = 0.9F * statistics[TanhStatistics::largest_weight];
+  }
+  QTRAIN_HOST_DEVICE bool operator()(std::int64_t block) const { return !(block_maxima[block] < near); }
+};
+
+// The second term of dL/dt, which only the elements at the maximum have.
+struct MaximumTerm {
+  const float* statistics;
+  const float* sums;  // {sum G t, |S|}
+  float m = 1;
   float term = 0;
   QTRAIN_HOST_DEVICE void prepare() {
     m = statistics[TanhStatistics::most_normalized];
-    // Farther from the maximum, |t| = m only where 1 - t^2 = 0 in float32.
-    near = 0.9F * statistics[TanhStatistics::largest_weight];
     term = m == 0 ? 0.0F : sums[0] / divisor_of(m) / divisor_of(m) / sums[1];
   }
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
-    if (block_maxima[block] < near) return;
-    const std::int64_t begin = block * reduction_block;
-    const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float t = tanh_of(w[i]);
-      if (fabsf(t) >= m) grad_w[i] -= sign_of(t) * term * (1.0F - t * t);
-    }
+  QTRAIN_HOST_DEVICE void operator()(float& grad, float w) const {
+    const float t = tanh_of(w);
+    if (fabsf(t) >= m) grad -= sign_of(t) * term * (1.0F - t * t);
   }
 };
 
@@ -79,16 +80,15 @@ struct TanhWeightNode final : Node {
                   GradientTerms{stats.data<float>(), s.defined() ? s.data<float>() : nullptr},
                   sums.data<float>(), grad_w.data<float>(), weight.data<float>(), g.data<float>());
     const Tensor maxima = block_maxima.get();
-    for_each(stream, maxima.numel(),
-             MaximumTerm{stats.data<float>(), maxima.data<float>(), sums.data<float>(), weight.data<float>(),
-                         grad_w.data<float>(), g.numel()},
-             1);
+    update_where(stream, g.numel(), NearMaximum{stats.data<float>(), maxima.data<float>()},
+                 MaximumTerm{stats.data<float>(), sums.data<float>()}, grad_w.data<float>(),
+                 static_cast<const float*>(weight.data<float>()));
     return {grad_w};
   }
 };
 
-struct Magnitude {
-  QTRAIN_HOST_DEVICE Terms<1> operator()(float v) const { return {fabsf(v)}; }
+struct Tanh {
+  QTRAIN_HOST_DEVICE float operator()(float v) const { return tanh_of(v); }
 };
 
 }  // namespace
@@ -102,9 +102,7 @@ TanhStatistics tanh_statistics(const Tensor& w) {
   reduce_each_block<1, Maximum>(stream, w.numel(), Magnitude{}, maxima.data<float>(), w.data<float>());
   reduce<1, Maximum>(stream, maxima.numel(), Magnitude{}, s + TanhStatistics::largest_weight,
                      maxima.data<float>());
-  map(
-      stream, 1, [] QTRAIN_LAMBDA(float v) { return tanh_of(v); }, s + TanhStatistics::most_normalized,
-      s + TanhStatistics::largest_weight);
+  map(stream, 1, Tanh{}, s + TanhStatistics::most_normalized, s + TanhStatistics::largest_weight);
   return {whole, maxima};
 }
 

@@ -8,6 +8,8 @@
 // engine/kernels/ and compiled for each device.
 #pragma once
 
+#include <memory>
+
 #include "engine/backend/geometry.h"
 #include "engine/core/allocator.h"
 #include "engine/core/tensor.h"
@@ -15,6 +17,29 @@
 namespace qtrain {
 
 enum class CopyKind { host_to_device, device_to_host, device_to_device };
+
+// Work of a device that was recorded, to be queued again with one call.
+class DeviceGraph {
+ public:
+  DeviceGraph() = default;
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+  virtual ~DeviceGraph() = default;
+
+  virtual void launch(const Stream&) = 0;
+};
+
+// While it lives, what this thread queues on the stream is recorded and doesn't run. Without finish() it is
+// forgotten.
+class GraphRecording {
+ public:
+  GraphRecording() = default;
+  GraphRecording(const GraphRecording&) = delete;
+  GraphRecording& operator=(const GraphRecording&) = delete;
+  virtual ~GraphRecording() = default;
+
+  virtual std::unique_ptr<DeviceGraph> finish() = 0;
+};
 
 class Backend {
  public:
@@ -31,6 +56,10 @@ class Backend {
   virtual void copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) = 0;
   virtual void fill_zero(const Stream&, void* to, std::size_t bytes) = 0;
   virtual void synchronize(const Stream&) = 0;  // the host waits for the stream
+  // Whether work can be recorded (see step_graph.h). record_graph() throws DeviceError where it can't. A
+  // host_to_device copy that is recorded copies at every launch what the host had at the time of recording.
+  virtual bool has_graphs() const { return false; }
+  virtual std::unique_ptr<GraphRecording> record_graph(const Stream& stream);
 
   // -- convolution: x [N, C, H, W], w [O, C/groups, kh, kw], bias [O] or undefined, y [N, O, oh, ow]
   // --------------
@@ -67,5 +96,8 @@ std::vector<Device> available_devices();
 
 // A device for messages: "cpu", or "cuda:0, NVIDIA H200, 139 GiB, compute 9.0".
 std::string describe(Device device);
+
+// Why this process has no GPU; "" where it has one.
+std::string gpu_absence();
 
 }  // namespace qtrain

@@ -52,6 +52,14 @@ int gpu_index(Device device) {
 
 }  // namespace
 
+std::unique_ptr<GraphRecording> Backend::record_graph(const Stream& stream) {
+  throw DeviceError({.where = "graph",
+                     .what = "this device can't record work",
+                     .got = stream.device.str(),
+                     .expected = "",
+                     .hint = "ask has_graphs() first"});
+}
+
 Backend& backend(Device device) {
   // Never destroyed: tensors held by other static objects must find it whenever they go.
   static CpuBackend& cpu = *new CpuBackend();  // NOLINT(cppcoreguidelines-owning-memory)
@@ -69,6 +77,10 @@ std::string describe(Device device) {
   if (device == Device{}) return device.str();
   const int index = gpu_index(device);
   return fmt::format("{}, {}", device.str(), Gpus::describe(index));
+}
+
+std::string gpu_absence() {
+  return Gpus::count() == 0 ? Gpus::absence() : "";
 }
 
 void configure(Device device, const DeviceSettings& settings) {

@@ -3,8 +3,6 @@
 
 #if defined(__CUDACC__)
 #define QTRAIN_HOST_DEVICE __host__ __device__ __forceinline__
-#define QTRAIN_LAMBDA __host__ __device__
 #else
 #define QTRAIN_HOST_DEVICE inline __attribute__((always_inline))
-#define QTRAIN_LAMBDA
 #endif

@@ -10,6 +10,7 @@
 #include "engine/core/error.h"
 #include "engine/core/host_read.h"
 #include "engine/core/layout.h"
+#include "engine/kernels/fill.h"
 
 namespace qtrain {
 
@@ -100,9 +101,7 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
 
 Tensor Tensor::full(const Shape& shape, float value, Device device) {
   Tensor t = empty(shape, DType::f32, device);
-  const std::vector<float> values(static_cast<std::size_t>(shape.numel()), value);
-  Backend& b = backend(device);
-  b.copy(b.stream(), t.raw(), values.data(), t.bytes(), CopyKind::host_to_device);
+  fill(backend(device).stream(), t.data<float>(), t.numel(), value);
   return t;
 }
 

@@ -2,6 +2,8 @@
 // and nvcc would hide a lambda's body from the CPU's optimizer.
 #pragma once
 
+#include <cmath>
+
 #include "engine/kernels/functor.h"
 
 namespace qtrain {
@@ -30,13 +32,28 @@ struct Shifted {
   QTRAIN_HOST_DEVICE float operator()(float x) const { return x + offset; }
 };
 
+struct Quotient {
+  float divisor;
+  QTRAIN_HOST_DEVICE float operator()(float x) const { return x / divisor; }
+};
+
 struct Product {
   QTRAIN_HOST_DEVICE float operator()(float x, float y) const { return x * y; }
 };
 
-// What a sum over x adds up.
+// What a reduction over x takes of each element.
 struct Itself {
   QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {x}; }
+};
+
+struct Magnitude {
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {fabsf(x)}; }
+};
+
+// Scaled before it is summed up, so that huge ones don't overflow.
+struct ScaledMagnitude {
+  float factor;
+  QTRAIN_HOST_DEVICE Terms<1> operator()(float x) const { return {fabsf(x) * factor}; }
 };
 
 }  // namespace qtrain

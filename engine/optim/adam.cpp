@@ -3,8 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/backend/backend.h"
-#include "engine/kernels/update.h"
+#include "engine/optim/rule_pass.h"
 #include "engine/optim/update_rules.h"
 
 namespace qtrain {
@@ -16,21 +15,20 @@ Adam::Adam(std::vector<ParameterGroup> groups, const AdamOptions& options)
   require_range("adam", "epsilon", options.epsilon, 0, std::numeric_limits<double>::infinity());
 }
 
-void Adam::update(const Update& u, double added_decay, double shrink) {
-  const auto t = static_cast<double>(u.step);
-  const auto narrow = [](double v) { return static_cast<float>(v); };
-  const update_rules::Adam rule{.step_size = narrow(u.learning_rate / (1 - std::pow(options_.beta1, t))),
-                                .weight_decay = narrow(added_decay),
-                                .shrink = narrow(shrink),
-                                .beta1 = narrow(options_.beta1),
-                                .fresh1 = narrow(1 - options_.beta1),
-                                .beta2 = narrow(options_.beta2),
-                                .fresh2 = narrow(1 - options_.beta2),
-                                .root_correction2 = narrow(std::sqrt(1 - std::pow(options_.beta2, t))),
-                                .epsilon = narrow(options_.epsilon)};
-  qtrain::update(backend(u.parameter.device()).stream(), u.parameter.numel(), rule, u.parameter.data<float>(),
-                 u.state[0].data<float>(), u.state[1].data<float>(),
-                 static_cast<const float*>(u.gradient.data<float>()));
+std::unique_ptr<FusedRule> Adam::make_rule(bool decoupled_decay) const {
+  return fused_rule<update_rules::Adam, 2>([o = options_, decoupled_decay](const UpdateSettings& s) {
+    const auto t = static_cast<double>(s.step);
+    const auto narrow = [](double v) { return static_cast<float>(v); };
+    return update_rules::Adam{.step_size = narrow(s.learning_rate / (1 - std::pow(o.beta1, t))),
+                              .weight_decay = narrow(decoupled_decay ? 0 : s.weight_decay),
+                              .shrink = narrow(decoupled_decay ? 1 - s.learning_rate * s.weight_decay : 1),
+                              .beta1 = narrow(o.beta1),
+                              .fresh1 = narrow(1 - o.beta1),
+                              .beta2 = narrow(o.beta2),
+                              .fresh2 = narrow(1 - o.beta2),
+                              .root_correction2 = narrow(std::sqrt(1 - std::pow(o.beta2, t))),
+                              .epsilon = narrow(o.epsilon)};
+  });
 }
 
 }  // namespace qtrain

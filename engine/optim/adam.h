@@ -21,8 +21,8 @@ class Adam : public Optimizer {
 
  protected:
   std::vector<std::string_view> state_names() const override { return {"exp_avg", "exp_avg_sq"}; }
-  void update(const Update& u) override { update(u, u.weight_decay, 1); }
-  void update(const Update& u, double added_decay, double shrink);
+  std::unique_ptr<FusedRule> make_rule() const override { return make_rule(false); }
+  std::unique_ptr<FusedRule> make_rule(bool decoupled_decay) const;
 
  private:
   AdamOptions options_;
@@ -35,8 +35,7 @@ class AdamW final : public Adam {
   std::string_view name() const override { return "adamw"; }
 
  protected:
-  using Adam::update;
-  void update(const Update& u) override { Adam::update(u, 0, 1 - u.learning_rate * u.weight_decay); }
+  std::unique_ptr<FusedRule> make_rule() const override { return Adam::make_rule(true); }
 };
 
 }  // namespace qtrain

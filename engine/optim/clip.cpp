@@ -7,6 +7,7 @@
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/multi_update.h"
 #include "engine/kernels/update.h"
 
 namespace qtrain {
@@ -35,11 +36,6 @@ struct Square {
   QTRAIN_HOST_DEVICE Terms<1> operator()(float g) const { return {g * g}; }
 };
 
-// total += part; a running sum of squares, one element.
-struct Accumulate {
-  QTRAIN_HOST_DEVICE void operator()(float& total, float part) const { total += part; }
-};
-
 struct Root {
   QTRAIN_HOST_DEVICE void operator()(float& total) const { total = sqrtf(total); }
 };
@@ -61,29 +57,46 @@ struct Limit {
   QTRAIN_HOST_DEVICE void operator()(float& g) const { g = clip(g, -bound, bound); }
 };
 
+// The gradients, of one device. `owned`: as elements that only their parameters see.
+std::vector<Tensor> gradients_of(std::span<const Tensor> parameters, bool owned) {
+  std::vector<Tensor> gradients;
+  for (const Tensor& p : parameters) {
+    if (!p.grad().defined()) continue;
+    gradients.push_back(owned ? own_gradient(p) : p.grad());
+    if (gradients.back().device() != gradients.front().device())
+      throw DeviceError({.where = "gradient clipping",
+                         .what = "gradients on different devices",
+                         .got = gradients.back().device().str(),
+                         .expected = gradients.front().device().str(),
+                         .hint = ""});
+  }
+  return gradients;
+}
+
+TensorSets<float> sets_of(const std::vector<Tensor>& tensors) {
+  TensorSets<float> sets;
+  for (const Tensor& t : tensors) sets.push_back({.arrays = {t.data<float>()}, .count = t.numel()});
+  return sets;
+}
+
+template <class F>
+void change_gradients(std::span<const Tensor> parameters, const F& f) {
+  const std::vector<Tensor> gradients = gradients_of(parameters, true);
+  if (gradients.empty()) return;
+  multi_update(backend(gradients.front().device()).stream(), sets_of(gradients), f);
+  for (const Tensor& g : gradients) g.bump_version();
+}
+
 }  // namespace
 
 Tensor gradient_norm(std::span<const Tensor> parameters) {
-  std::vector<Tensor> gradients;
-  for (const Tensor& p : parameters)
-    if (p.grad().defined()) gradients.push_back(p.grad());
-  if (gradients.empty()) return Tensor::scalar(0);
+  const std::vector<Tensor> gradients = gradients_of(parameters, false);
+  if (gradients.empty())
+    return Tensor::scalar(0, parameters.empty() ? Device{} : parameters.front().device());
   const Device device = gradients.front().device();
-  for (const Tensor& g : gradients)
-    if (g.device() != device)
-      throw DeviceError({.where = "gradient clipping",
-                         .what = "gradients on different devices",
-                         .got = g.device().str(),
-                         .expected = device.str(),
-                         .hint = ""});
   const Stream stream = backend(device).stream();
-  Tensor norm = Tensor::zeros({}, DType::f32, device);
-  const Tensor part = Tensor::empty({}, DType::f32, device);
-  for (const Tensor& g : gradients) {
-    reduce<1, Sum>(stream, g.numel(), Square{}, part.data<float>(),
-                   static_cast<const float*>(g.data<float>()));
-    update(stream, 1, Accumulate{}, norm.data<float>(), static_cast<const float*>(part.data<float>()));
-  }
+  Tensor norm = Tensor::empty({}, DType::f32, device);
+  multi_reduce<1, Sum>(stream, sets_of(gradients), Square{}, norm.data<float>());
   update(stream, 1, Root{}, norm.data<float>());
   return norm;
 }
@@ -91,24 +104,13 @@ Tensor gradient_norm(std::span<const Tensor> parameters) {
 Tensor clip_gradient_norm(std::span<const Tensor> parameters, float max_norm) {
   require_bound(max_norm);
   Tensor norm = gradient_norm(parameters);
-  for (const Tensor& p : parameters) {
-    if (!p.grad().defined()) continue;
-    const Tensor g = own_gradient(p);
-    update(backend(g.device()).stream(), g.numel(), Shrink{.norm = norm.data<float>(), .max_norm = max_norm},
-           g.data<float>());
-    g.bump_version();
-  }
+  change_gradients(parameters, Shrink{.norm = norm.data<float>(), .max_norm = max_norm});
   return norm;
 }
 
 void clip_gradient_values(std::span<const Tensor> parameters, float limit) {
   require_bound(limit);
-  for (const Tensor& p : parameters) {
-    if (!p.grad().defined()) continue;
-    const Tensor g = own_gradient(p);
-    update(backend(g.device()).stream(), g.numel(), Limit{limit}, g.data<float>());
-    g.bump_version();
-  }
+  change_gradients(parameters, Limit{limit});
 }
 
 }  // namespace qtrain

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "engine/autograd/tape.h"
+#include "engine/backend/backend.h"
 #include "engine/core/error.h"
 
 namespace qtrain {
@@ -50,6 +51,12 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, double learning_rate)
         refuse("parameter '" + p.name + "' can't be trained", p.tensor.str(), "f32");
       if (!names.insert(p.name).second || !tensors.insert(p.tensor.raw()).second)
         refuse("a parameter was given twice", "'" + p.name + "'", "each once, in one group");
+      if (!entries_.empty() && entries_.front().parameter.device() != p.tensor.device())
+        throw DeviceError({.where = "optimizer",
+                           .what = "parameters on different devices",
+                           .got = "'" + p.name + "' on " + p.tensor.device().str(),
+                           .expected = entries_.front().parameter.device().str(),
+                           .hint = "one optimizer a device"});
       entries_.push_back({.name = p.name, .parameter = p.tensor, .group = g, .step = 0, .state = {}});
     }
   }
@@ -62,22 +69,83 @@ void Optimizer::set_learning_rate(double rate) {
 }
 
 void Optimizer::step() {
-  const NoGradGuard no_grad;
+  prepare_step();
+  apply();
+}
+
+void Optimizer::prepare_step() {
+  for (const std::size_t i : plan_.entries) ++entries_[i].step;
+  write_rules();
+  plan_.prepared = true;
+}
+
+void Optimizer::make_plan(std::vector<std::size_t> entries) {
   const std::size_t states = state_names().size();
-  for (Entry& e : entries_) {
-    const Tensor gradient = e.parameter.grad();
-    if (!gradient.defined()) continue;
+  plan_ = {.entries = std::move(entries)};
+  for (const std::size_t i : plan_.entries) {
+    Entry& e = entries_[i];
     while (e.state.size() < states) e.state.push_back(Tensor::zeros_like(e.parameter));
-    const ParameterGroup& group = groups_[e.group];
-    update({.parameter = e.parameter,
-            .gradient = gradient,
-            .state = e.state,
-            .step = ++e.step,
-            .learning_rate = learning_rate_ * group.learning_rate_factor,
-            .weight_decay = group.weight_decay});
-    e.parameter.bump_version();
-    for (const Tensor& s : e.state) s.bump_version();
+    ++e.step;
+    const auto same = std::ranges::find_if(plan_.first_of_rule, [&](std::size_t first) {
+      return entries_[first].group == e.group && entries_[first].step == e.step;
+    });
+    plan_.rule_of.push_back(same - plan_.first_of_rule.begin());
+    if (same == plan_.first_of_rule.end()) plan_.first_of_rule.push_back(i);
   }
+  write_rules();
+}
+
+void Optimizer::write_rules() {
+  plan_.learning_rate = learning_rate_;
+  if (plan_.entries.empty()) return;
+  if (rule_ == nullptr) rule_ = make_rule();
+  std::vector<std::byte> rules(plan_.first_of_rule.size() * rule_->bytes());
+  for (std::size_t r = 0; r < plan_.first_of_rule.size(); ++r) {
+    const Entry& e = entries_[plan_.first_of_rule[r]];
+    const ParameterGroup& group = groups_[e.group];
+    rule_->write({.learning_rate = learning_rate_ * group.learning_rate_factor,
+                  .weight_decay = group.weight_decay,
+                  .step = e.step},
+                 rules.data() + r * rule_->bytes());
+  }
+  const Device device = entries_.front().parameter.device();
+  if (!plan_.rules.defined())
+    plan_.rules = Tensor::empty({static_cast<std::int64_t>(rules.size())}, DType::u8, device);
+  Backend& b = backend(device);
+  b.copy(b.stream(), plan_.rules.raw(), rules.data(), rules.size(), CopyKind::host_to_device);
+}
+
+bool Optimizer::apply() {
+  const NoGradGuard no_grad;
+  std::vector<std::size_t> entries;
+  std::vector<Tensor> gradients;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    Tensor gradient = entries_[i].parameter.grad();
+    if (!gradient.defined()) continue;
+    entries.push_back(i);
+    gradients.push_back(std::move(gradient));
+  }
+  const bool as_prepared =
+      plan_.prepared && entries == plan_.entries && plan_.learning_rate == learning_rate_;
+  if (!as_prepared) {
+    if (plan_.prepared)
+      for (const std::size_t i : plan_.entries) --entries_[i].step;
+    make_plan(std::move(entries));
+  }
+  plan_.prepared = false;
+  if (plan_.entries.empty()) return as_prepared;
+  std::vector<UpdateTensors> all;
+  for (std::size_t k = 0; k < plan_.entries.size(); ++k) {
+    const Entry& e = entries_[plan_.entries[k]];
+    all.push_back(
+        {.parameter = e.parameter, .gradient = gradients[k], .state = e.state, .group = plan_.rule_of[k]});
+  }
+  rule_->run(backend(entries_.front().parameter.device()).stream(), all, plan_.rules.raw());
+  for (const std::size_t i : plan_.entries) {
+    entries_[i].parameter.bump_version();
+    for (const Tensor& s : entries_[i].state) s.bump_version();
+  }
+  return as_prepared;
 }
 
 void Optimizer::zero_grad() {
@@ -141,6 +209,7 @@ void Optimizer::load_state(const NamedTensors& state) {
            fmt::format("the state of {}", name()), "was it saved with another optimizer or model?");
   }
   entries_ = std::move(loaded);
+  plan_ = {};
 }
 
 }  // namespace qtrain

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "engine/core/named_tensor.h"
+#include "engine/optim/fused_rule.h"
 
 namespace qtrain {
 
@@ -17,7 +18,8 @@ struct ParameterGroup {
 
 class Optimizer {
  public:
-  // ValueError for no parameters at all, a repeated name or tensor, or a negative or non-finite setting.
+  // ValueError for no parameters at all, a repeated name or tensor, or a negative or non-finite setting;
+  // DeviceError for parameters on several devices.
   Optimizer(std::vector<ParameterGroup> groups, double learning_rate);
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -27,6 +29,17 @@ class Optimizer {
 
   // Updates every parameter that has a gradient, in place; the others, and their state, stay as they are.
   void step();
+
+  // The two halves of step(), for a step whose device work is recorded once and then run again. Each
+  // prepare_step() is followed by one apply(), or by one run of a recorded one.
+  //
+  // Before the step, never recorded: puts the numbers of this step, such as the learning rate, where the
+  // update reads them. It counts on the parameters that were updated last.
+  void prepare_step();
+  // After backward(): the update itself. Returns whether the parameters were those that prepare_step() had
+  // counted on; if not, the update is no less right, but must not be run again.
+  bool apply();
+
   void zero_grad();  // drops the gradients; touches no memory
 
   double learning_rate() const { return learning_rate_; }
@@ -42,17 +55,9 @@ class Optimizer {
   void load_state(const NamedTensors& state);
 
  protected:
-  // All that an update of one parameter needs. Gradient and state have the parameter's shape.
-  struct Update {
-    const Tensor& parameter;
-    const Tensor& gradient;
-    const std::vector<Tensor>& state;  // in the order of state_names(); zeros before the first step
-    std::int64_t step;                 // 1 at this parameter's first update
-    double learning_rate;
-    double weight_decay;
-  };
   virtual std::vector<std::string_view> state_names() const = 0;
-  virtual void update(const Update& u) = 0;
+  // Made once, by the first step. Its states are those of state_names(), in that order.
+  virtual std::unique_ptr<FusedRule> make_rule() const = 0;
 
  private:
   struct Entry {
@@ -63,9 +68,25 @@ class Optimizer {
     std::vector<Tensor> state;  // empty before the first step
   };
 
+  // The parameters that an update takes, as indices of entries_, and which of them share a rule: those of one
+  // group that have made as many steps. While the same ones take part, they go on together.
+  struct Plan {
+    std::vector<std::size_t> entries;
+    std::vector<std::int64_t> rule_of;       // of each of them
+    std::vector<std::size_t> first_of_rule;  // the first entry of each rule
+    Tensor rules;                            // u8, on the parameters' device
+    double learning_rate = 0;                // that they were written for
+    bool prepared = false;                   // steps are counted and the rules written, but not applied
+  };
+
+  void make_plan(std::vector<std::size_t> entries);
+  void write_rules();
+
   std::vector<ParameterGroup> groups_;
   std::vector<Entry> entries_;
   double learning_rate_;
+  std::unique_ptr<FusedRule> rule_;
+  Plan plan_;
 };
 
 // Throws ValueError unless low <= value < high; NaN is refused. For options of optimizers.

@@ -2,8 +2,7 @@
 
 #include <limits>
 
-#include "engine/backend/backend.h"
-#include "engine/kernels/update.h"
+#include "engine/optim/rule_pass.h"
 #include "engine/optim/update_rules.h"
 
 namespace qtrain {
@@ -23,26 +22,23 @@ std::vector<std::string_view> RMSprop::state_names() const {
   return names;
 }
 
-void RMSprop::update(const Update& u) {
-  const update_rules::RmsProp rule{.learning_rate = static_cast<float>(u.learning_rate),
-                                   .weight_decay = static_cast<float>(u.weight_decay),
-                                   .alpha = static_cast<float>(options_.alpha),
-                                   .fresh = static_cast<float>(1 - options_.alpha),
-                                   .epsilon = static_cast<float>(options_.epsilon),
-                                   .momentum = static_cast<float>(options_.momentum)};
-  const Stream stream = backend(u.parameter.device()).stream();
-  const std::int64_t n = u.parameter.numel();
-  float* const p = u.parameter.data<float>();
-  const float* const g = u.gradient.data<float>();
-  const auto state = [&](std::size_t i) { return u.state[i].data<float>(); };
+std::unique_ptr<FusedRule> RMSprop::make_rule() const {
+  const auto rule = [o = options_](const UpdateSettings& s) {
+    return update_rules::RmsProp{.learning_rate = static_cast<float>(s.learning_rate),
+                                 .weight_decay = static_cast<float>(s.weight_decay),
+                                 .alpha = static_cast<float>(o.alpha),
+                                 .fresh = static_cast<float>(1 - o.alpha),
+                                 .epsilon = static_cast<float>(o.epsilon),
+                                 .momentum = static_cast<float>(o.momentum)};
+  };
+  const auto centered = [rule](const UpdateSettings& s) { return update_rules::RmsPropCentered{rule(s)}; };
   const bool momentum = options_.momentum > 0;
   if (options_.centered) {
-    const update_rules::RmsPropCentered centered{rule};
-    if (momentum) return qtrain::update(stream, n, centered, p, state(0), state(1), state(2), g);
-    return qtrain::update(stream, n, centered, p, state(0), state(1), g);
+    if (momentum) return fused_rule<update_rules::RmsPropCentered, 3>(centered);
+    return fused_rule<update_rules::RmsPropCentered, 2>(centered);
   }
-  if (momentum) return qtrain::update(stream, n, rule, p, state(0), state(1), g);
-  qtrain::update(stream, n, rule, p, state(0), g);
+  if (momentum) return fused_rule<update_rules::RmsProp, 2>(rule);
+  return fused_rule<update_rules::RmsProp, 1>(rule);
 }
 
 }  // namespace qtrain

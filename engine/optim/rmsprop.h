@@ -21,7 +21,7 @@ class RMSprop final : public Optimizer {
 
  protected:
   std::vector<std::string_view> state_names() const override;
-  void update(const Update& u) override;
+  std::unique_ptr<FusedRule> make_rule() const override;
 
  private:
   RmsPropOptions options_;

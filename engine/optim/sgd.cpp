@@ -2,9 +2,8 @@
 
 #include <limits>
 
-#include "engine/backend/backend.h"
 #include "engine/core/error.h"
-#include "engine/kernels/update.h"
+#include "engine/optim/rule_pass.h"
 #include "engine/optim/update_rules.h"
 
 namespace qtrain {
@@ -27,23 +26,21 @@ std::vector<std::string_view> SGD::state_names() const {
   return {"momentum_buffer"};
 }
 
-void SGD::update(const Update& u) {
-  const Stream stream = backend(u.parameter.device()).stream();
-  const auto rate = static_cast<float>(u.learning_rate);
-  const auto decay = static_cast<float>(u.weight_decay);
-  float* const p = u.parameter.data<float>();
-  const float* const g = u.gradient.data<float>();
+std::unique_ptr<FusedRule> SGD::make_rule() const {
   if (options_.momentum == 0)
-    return qtrain::update(stream, u.parameter.numel(), update_rules::Sgd{rate, decay}, p, g);
-  const bool first = u.step == 1;
-  const auto momentum = static_cast<float>(options_.momentum);
-  const update_rules::SgdMomentum rule{.learning_rate = rate,
-                                       .weight_decay = decay,
-                                       .momentum = first ? 0 : momentum,
-                                       .undamped = first ? 1 : static_cast<float>(1 - options_.dampening),
-                                       .momentum_ahead = momentum,
-                                       .nesterov = options_.nesterov};
-  qtrain::update(stream, u.parameter.numel(), rule, p, u.state[0].data<float>(), g);
+    return fused_rule<update_rules::Sgd, 0>([](const UpdateSettings& s) {
+      return update_rules::Sgd{static_cast<float>(s.learning_rate), static_cast<float>(s.weight_decay)};
+    });
+  return fused_rule<update_rules::SgdMomentum, 1>([o = options_](const UpdateSettings& s) {
+    const bool first = s.step == 1;
+    const auto momentum = static_cast<float>(o.momentum);
+    return update_rules::SgdMomentum{.learning_rate = static_cast<float>(s.learning_rate),
+                                     .weight_decay = static_cast<float>(s.weight_decay),
+                                     .momentum = first ? 0 : momentum,
+                                     .undamped = first ? 1 : static_cast<float>(1 - o.dampening),
+                                     .momentum_ahead = momentum,
+                                     .nesterov = o.nesterov};
+  });
 }
 
 }  // namespace qtrain

@@ -19,7 +19,7 @@ class SGD final : public Optimizer {
 
  protected:
   std::vector<std::string_view> state_names() const override;
-  void update(const Update& u) override;
+  std::unique_ptr<FusedRule> make_rule() const override;
 
  private:
   SgdOptions options_;

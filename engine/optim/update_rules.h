@@ -1,6 +1,6 @@
 // The scalar updates of all optimizers, for one element: p the parameter, g its gradient, the rest its state.
-// Written once for every device; run by update() of engine/kernels/update.h in one pass over memory.
-// Definitions and order of operations are those of torch.optim.
+// Written once for every device; run for all parameters in one pass over memory by rule_pass.h. Definitions
+// and order of operations are those of torch.optim.
 #pragma once
 
 #include <cmath>

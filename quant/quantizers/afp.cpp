@@ -108,10 +108,6 @@ struct AfpMath {
   }
 };
 
-struct Magnitude {
-  QTRAIN_HOST_DEVICE Terms<1> operator()(float w) const { return {fabsf(w)}; }
-};
-
 class AfpWeight final : public Quantizer {
  public:
   explicit AfpWeight(const QuantizerSpec& spec) : Quantizer(spec.bits) { set_bits(spec.bits); }

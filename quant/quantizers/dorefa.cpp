@@ -37,10 +37,8 @@ struct SignTimesMean {
 Tensor mean_magnitude(const Tensor& x) {
   Tensor mean = Tensor::empty({1}, DType::f32, x.device());
   const float share = 1.0F / static_cast<float>(x.numel());
-  reduce<1, Sum>(
-      backend(x.device()).stream(), x.numel(),
-      [share] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v) * share}; }, mean.data<float>(),
-      x.data<float>());
+  reduce<1, Sum>(backend(x.device()).stream(), x.numel(), ScaledMagnitude{share}, mean.data<float>(),
+                 x.data<float>());
   return mean;
 }
 

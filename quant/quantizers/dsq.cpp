@@ -23,6 +23,8 @@
 #include "engine/core/error.h"
 #include "engine/kernels/grouped.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/scalar_functors.h"
+#include "engine/kernels/update.h"
 #include "engine/ops/check.h"
 #include "quant/registry.h"
 
@@ -209,25 +211,28 @@ struct DsqTotals {
   }
 };
 
-// Gives the elements at the extremes their shares: each call looks at one block of elements, and only where
-// the block has such an element.
+// Blocks with an element at an extreme that has a share.
+struct HasShare {
+  MeasuredExtremes of;
+  const float* shares;
+  float at_most = 0, at_least = 0;
+  QTRAIN_HOST_DEVICE void prepare() { at_most = shares[0], at_least = shares[1]; }
+  QTRAIN_HOST_DEVICE bool operator()(std::int64_t block) const {
+    return (at_most != 0 && of.has_most(block)) || (at_least != 0 && of.has_least(block));
+  }
+};
+
+// Gives the elements at the extremes their shares.
 struct ExtremeShares {
   MeasuredExtremes of;
   const float* shares;
-  const float* x;
-  float* grad_x;
-  std::int64_t n;
   float least = 0, most = 0, at_most = 0, at_least = 0;
   QTRAIN_HOST_DEVICE void prepare() {
     least = of.least(), most = of.most();
     at_most = shares[0], at_least = shares[1];
   }
-  QTRAIN_HOST_DEVICE void operator()(std::int64_t block) const {
-    if (!(at_most != 0 && of.has_most(block)) && !(at_least != 0 && of.has_least(block))) return;
-    const std::int64_t begin = block * reduction_block;
-    const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
-    for (std::int64_t i = begin; i < end; ++i)
-      grad_x[i] += (x[i] == most ? at_most : 0.0F) + (x[i] == least ? at_least : 0.0F);
+  QTRAIN_HOST_DEVICE void operator()(float& grad, float x) const {
+    grad += (x == most ? at_most : 0.0F) + (x == least ? at_least : 0.0F);
   }
 };
 
@@ -270,10 +275,9 @@ struct DsqNode final : Node {
              DsqTotals{math, sums.data<float>(), count.data<float>(), beyond.data<float>(), momentum,
                        shares.data<float>(), grads[1].data<float>(), grads[2].data<float>(),
                        grads[3].data<float>()});
-    for_each(
-        stream, reduction_blocks(g.numel()),
-        ExtremeShares{measured, shares.data<float>(), input.data<float>(), grad_x.data<float>(), g.numel()},
-        1);
+    update_where(stream, g.numel(), HasShare{measured, shares.data<float>()},
+                 ExtremeShares{measured, shares.data<float>()}, grad_x.data<float>(),
+                 static_cast<const float*>(input.data<float>()));
     return grads;
   }
 
@@ -289,6 +293,22 @@ struct DsqNode final : Node {
 
 struct Extremes {
   QTRAIN_HOST_DEVICE Terms<2> operator()(float x) const { return {-x, x}; }
+};
+
+// A bound at a measured end of the data, sign * now, where that is finite.
+struct BoundFromData {
+  float sign;
+  QTRAIN_HOST_DEVICE float operator()(float before, float now) const {
+    return now - now == 0 ? sign * now : before;
+  }
+};
+
+// A bound that clips, from the running and the learned one.
+struct MixedBound {
+  float share, keep;
+  QTRAIN_HOST_DEVICE float operator()(float running, float learned) const {
+    return share == 0 ? running : keep * running + share * learned;
+  }
 };
 
 class Dsq final : public Quantizer {
@@ -363,19 +383,15 @@ class Dsq final : public Quantizer {
   static void measure(const Tensor& x, const Tensor& range, const Tensor& extremes) {
     const Stream stream = backend(x.device()).stream();
     reduce_each_block<2, Maximum>(stream, x.numel(), Extremes{}, extremes.data<float>(), x.data<float>());
-    reduce_groups<1, Maximum>(
-        stream, extremes.numel(), Grouping{.outer = 1, .inner = 2, .run = 1},
-        [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, range.data<float>() + 2, extremes.data<float>());
+    reduce_groups<1, Maximum>(stream, extremes.numel(), Grouping{.outer = 1, .inner = 2, .run = 1}, Itself(),
+                              range.data<float>() + 2, extremes.data<float>());
   }
 
   // bounds = data: the first training batch's extremes, where they are finite.
   void start_at(const Tensor& range) {
     const Stream stream = backend(range.device()).stream();
     const auto set = [&](const Tensor& bound, float sign, const float* measured) {
-      map(
-          stream, 1,
-          [sign] QTRAIN_LAMBDA(float before, float now) { return now - now == 0 ? sign * now : before; },
-          bound.data<float>(), bound.data<float>(), measured);
+      map(stream, 1, BoundFromData{sign}, bound.data<float>(), bound.data<float>(), measured);
       bound.bump_version();
     };
     for (const Tensor& bound : {lower_, running_lower_}) set(bound, -1, range.data<float>() + 2);
@@ -386,16 +402,12 @@ class Dsq final : public Quantizer {
   // L and U of this forward.
   void take_bounds(const Tensor& range) {
     const Stream stream = backend(range.device()).stream();
-    const auto share = static_cast<float>(is_training() ? momentum_ : 0.0);
-    const auto keep = static_cast<float>(is_training() ? 1 - momentum_ : 1.0);
-    const auto mixed = [share, keep] QTRAIN_LAMBDA(float running, float learned) {
-      return share == 0 ? running : keep * running + share * learned;
-    };
+    const MixedBound mixed{.share = static_cast<float>(is_training() ? momentum_ : 0.0),
+                           .keep = static_cast<float>(is_training() ? 1 - momentum_ : 1.0)};
     const auto take = [&](const Tensor& running, const Tensor& learned, float* bound) {
       map(stream, 1, mixed, bound, running.data<float>(), learned.data<float>());
       if (!stores_running_ || !is_training()) return;
-      map(
-          stream, 1, [] QTRAIN_LAMBDA(float v) { return v; }, running.data<float>(), bound);
+      map(stream, 1, Copied(), running.data<float>(), bound);
       running.bump_version();
     };
     take(running_lower_, lower_, range.data<float>());

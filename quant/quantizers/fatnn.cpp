@@ -248,6 +248,9 @@ class Fatnn final : public GroupedQuantizer {
     if (averages_) count_forwards();
   }
 
+  // The average takes the number of forwards.
+  bool is_steady() const override { return !averages_ && GroupedQuantizer::is_steady(); }
+
   // The steps are parameters: there are as many as the quantizer was made with.
   void set_bits(int bits) override {
     const int before = this->bits();
@@ -318,7 +321,7 @@ class Fatnn final : public GroupedQuantizer {
     Tensor gains = ones_;
     if (scales_ste_ && Tape::recording()) {
       const Stream stream = backend(x.device()).stream();
-      const Tensor passing = Tensor::empty({Math::steps * grouping.groups()}, DType::f32, x.device());
+      const Tensor passing = Tensor::empty(Shape{Math::steps * grouping.groups()}, DType::f32, x.device());
       gains = Tensor::empty({most_steps}, DType::f32, x.device());
       reduce_groups<Math::steps, Sum>(stream, x.numel(), grouping, PassCounts<Math>{math},
                                       passing.data<float>(), x.data<float>());

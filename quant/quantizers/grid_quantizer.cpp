@@ -8,6 +8,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
+#include "engine/kernels/scalar_functors.h"
 #include "engine/kernels/update.h"
 #include "engine/ops/check.h"
 #include "engine/ops/rearrange.h"
@@ -51,9 +52,8 @@ struct LimitedBy {
 
 Tensor largest_magnitude(const Tensor& w) {
   Tensor largest = Tensor::empty({1}, DType::f32, w.device());
-  reduce<1, Maximum>(
-      backend(w.device()).stream(), w.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; },
-      largest.data<float>(), w.data<float>());
+  reduce<1, Maximum>(backend(w.device()).stream(), w.numel(), Magnitude(), largest.data<float>(),
+                     w.data<float>());
   return largest;
 }
 

@@ -67,7 +67,7 @@ struct GridStart {
       case Quantity::exponent:
         break;
     }
-    return log2f(xmax);
+    return powers ? exponent_of(xmax) : log2f(xmax);
   }
 };
 

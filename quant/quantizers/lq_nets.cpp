@@ -13,11 +13,13 @@
 // `adaptive` quantizes (x - shift) / scale and undoes that on y. As scale > 0, the thresholds and levels are
 // moved instead of the elements: it costs nothing. What v* needs is summed up in the forward pass itself: how
 // often each pair of digits is 1 together, and the sum of x where each digit is 1.
+#include <array>
 #include <bit>
 #include <cmath>
 
 #include "engine/core/error.h"
 #include "engine/kernels/codes.h"
+#include "engine/kernels/scalar_functors.h"
 #include "quant/fake_quantize.h"
 #include "quant/group_statistics.h"
 #include "quant/grouped_quantizer.h"
@@ -49,6 +51,17 @@ struct NormalizationOf {
   std::int64_t share = 1;
   QTRAIN_HOST_DEVICE float shift(std::int64_t group) const { return shifts ? shifts[group / share] : 0.0F; }
   QTRAIN_HOST_DEVICE float scale(std::int64_t group) const { return scales ? scales[group / share] : 1.0F; }
+};
+
+// The scale of a span from its mean and standard deviation.
+struct ScaleOfSpread {
+  bool by_mean;
+  bool by_std;
+  QTRAIN_HOST_DEVICE float operator()(float mean, float std) const {
+    // An input whose mean isn't positive has no such measure: it stays as it is.
+    const float measure = by_std ? std + 1e-5F : (by_mean && !(mean <= 0) ? mean + 1e-5F : 1.0F);
+    return clip(measure, 0.0F, 1e30F);
+  }
 };
 
 // Fills one row of the table.
@@ -103,32 +116,57 @@ struct MakeLevels {
 // --- the elementwise math
 // ----------------------------------------------------------------------------------------------
 
-template <int bits, bool cut_above>
-struct LevelMath {
+// What the kernels of codes.h need of a group.
+template <int bits>
+struct LevelRow {
   static constexpr int count = 1 << bits;
-  static constexpr bool straight_through = !cut_above;
-  std::array<const float*, 1> constants{};  // the table
+  const float* table;
   float levels[count]{};
   float thresholds[count]{};
   std::int32_t codes[count]{};
 
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) {
-    const float* const row = constants[0] + group * 3 * count;
+    const float* const row = table + group * 3 * count;
     for (int i = 0; i < count; ++i) {
       levels[i] = row[i];
       thresholds[i] = row[count + i];
       codes[i] = static_cast<std::int32_t>(row[2 * count + i]);
     }
   }
+};
 
-  QTRAIN_HOST_DEVICE float backward(float x, float g) const { return x >= levels[count - 1] ? 0.0F : g; }
+// `sums`: for the fit of the basis, or nullptr.
+template <int bits>
+void round_to_levels(const Stream& stream, std::int64_t n, const Grouping& grouping, const float* table,
+                     float* sums, float* y, const float* x) {
+  const LevelRow<bits> row{table};
+  if (sums != nullptr)
+    map_codes<bits>(stream, n, grouping, row, sums, y, x);
+  else
+    map_levels<bits>(stream, n, grouping, row, y, x);
+}
+
+// One kind for every width, as backward needs no more of the levels than the top one.
+template <bool cut_above>
+struct LevelMath {
+  static constexpr bool straight_through = !cut_above;
+  std::array<const float*, 1> constants{};  // the table
+  int bits = 1;
+  float top = 0;
+
+  QTRAIN_HOST_DEVICE void prepare(std::int64_t group) {
+    const std::int64_t count = std::int64_t{1} << bits;
+    top = constants[0][group * 3 * count + count - 1];
+  }
+  QTRAIN_HOST_DEVICE float backward(float x, float g) const { return x >= top ? 0.0F : g; }
 
   void run(const Stream& stream, std::int64_t n, const Grouping& grouping, float* y, const float* x,
            float* sums) const {
-    if (sums != nullptr)
-      map_codes<bits>(stream, n, grouping, *this, sums, y, x);
-    else
-      map_levels<bits>(stream, n, grouping, *this, y, x);
+    using Round = decltype(&round_to_levels<1>);
+    constexpr std::array<Round, most_bits> round = {
+        round_to_levels<1>, round_to_levels<2>, round_to_levels<3>, round_to_levels<4>,
+        round_to_levels<5>, round_to_levels<6>, round_to_levels<7>, round_to_levels<8>};
+    round[static_cast<std::size_t>(bits - 1)](stream, n, grouping, constants[0], sums, y, x);
   }
 };
 
@@ -186,7 +224,7 @@ struct UpdateBasis {
     }
     if (!solve(bits, a, r)) return;
     for (int j = 0; j < bits; ++j)
-      if (!(std::abs(r[j]) <= static_cast<double>(std::numeric_limits<float>::max()))) return;
+      if (!(fabs(r[j]) <= static_cast<double>(std::numeric_limits<float>::max()))) return;
     for (int j = 0; j < bits; ++j) {
       float& v = basis[j * groups + group];
       v = static_cast<float>((1 - share) * static_cast<double>(v) + share * r[j]);
@@ -234,6 +272,9 @@ class LqNets final : public GroupedQuantizer {
     if (custom_update_) count_forwards();
   }
 
+  // The average takes the number of forwards.
+  bool is_steady() const override { return !custom_update_ && GroupedQuantizer::is_steady(); }
+
   // The basis starts anew, as it has another length.
   void set_bits(int bits) override {
     const int before = this->bits();
@@ -254,24 +295,8 @@ class LqNets final : public GroupedQuantizer {
   bool ignores_zeros() const override { return half_range() && adaptive_ == "none" && scale_ > 0; }
 
   Tensor quantize(const Tensor& x, const Grouping& channels) override {
-    switch (width()) {
-      case 1:
-        return with_width<1>(x, channels);
-      case 2:
-        return with_width<2>(x, channels);
-      case 3:
-        return with_width<3>(x, channels);
-      case 4:
-        return with_width<4>(x, channels);
-      case 5:
-        return with_width<5>(x, channels);
-      case 6:
-        return with_width<6>(x, channels);
-      case 7:
-        return with_width<7>(x, channels);
-      default:
-        return with_width<8>(x, channels);
-    }
+    return is_weight() ? run(LevelMath<false>{.bits = width()}, x, channels)
+                       : run(LevelMath<true>{.bits = width()}, x, channels);
   }
 
  private:
@@ -318,15 +343,10 @@ class LqNets final : public GroupedQuantizer {
     return Tensor::from_values({bits, groups()}, values);
   }
 
-  template <int bits>
-  Tensor with_width(const Tensor& x, const Grouping& channels) {
-    return is_weight() ? run<LevelMath<bits, false>, bits>(x, channels)
-                       : run<LevelMath<bits, true>, bits>(x, channels);
-  }
-
-  template <class Math, int bits>
-  Tensor run(const Tensor& x, const Grouping& channels) {
+  template <class Math>
+  Tensor run(const Math& math, const Tensor& x, const Grouping& channels) {
     const Stream stream = backend(x.device()).stream();
+    const int bits = math.bits;
     Grouping grouping = channels;
     if (!is_weight() && (adaptive_ == "mean" || adaptive_ == "var")) grouping.outer = x.dim(0);
     const Normalization normalization = normalization_of(x, grouping);
@@ -335,9 +355,9 @@ class LqNets final : public GroupedQuantizer {
     for_each(stream, rows,
              MakeLevels{basis_.data<float>(), table.data<float>(), normalization.pointers(), groups(), bits,
                         scale_, half_range()});
-    if (!is_training()) return fake_quantize<0>(op(), x, Math(), {}, grouping, {table});
+    if (!is_training()) return fake_quantize<0>(op(), x, math, {}, grouping, {table});
     const Tensor sums = Tensor::empty({code_sums(bits) * rows}, DType::f32, x.device());
-    Tensor y = fake_quantize<0>(op(), x, Math(), {}, grouping, {table}, sums.data<float>());
+    Tensor y = fake_quantize<0>(op(), x, math, {}, grouping, {table}, sums.data<float>());
     const std::int64_t elements = x.numel() / rows;
     for_each(stream, groups(),
              UpdateBasis{sums.data<float>(), basis_.data<float>(), normalization.pointers(), rows, groups(),
@@ -353,28 +373,18 @@ class LqNets final : public GroupedQuantizer {
     const Stream stream = backend(x.device()).stream();
     if (adaptive_ == "min") {
       const Tensor minimum = Tensor::empty({1}, DType::f32, x.device());
-      reduce<1, Minimum>(
-          stream, x.numel(), [] QTRAIN_LAMBDA(float v) { return Terms<1>{v}; }, minimum.data<float>(),
-          x.data<float>());
+      reduce<1, Minimum>(stream, x.numel(), Itself(), minimum.data<float>(), x.data<float>());
       return {minimum, Tensor::full({1}, 1, x.device()), groups()};
     }
     const Grouping spans{.outer = grouping.outer};
     const Spread spread = spread_of(x, spans);
-    const bool by_mean = !is_weight() && adaptive_ == "mean";
-    const bool by_std = adaptive_ == "var" || adaptive_ == "mean-var";
-    map(
-        stream, spans.outer,
-        [by_mean, by_std] QTRAIN_LAMBDA(float mean, float std) {
-          // An input whose mean isn't positive has no such measure: it stays as it is.
-          const float measure = by_std ? std + 1e-5F : (by_mean && !(mean <= 0) ? mean + 1e-5F : 1.0F);
-          return clip(measure, 0.0F, 1e30F);
-        },
-        spread.std.data<float>(), spread.mean.data<float>(), spread.std.data<float>());
-    if (!is_weight() || adaptive_ == "var")
-      map(
-          stream, spans.outer, [] QTRAIN_LAMBDA(float) { return 0.0F; }, spread.mean.data<float>(),
-          spread.mean.data<float>());
-    return {spread.mean, spread.std, is_weight() ? 1 : groups()};
+    const ScaleOfSpread scale{.by_mean = !is_weight() && adaptive_ == "mean",
+                              .by_std = adaptive_ == "var" || adaptive_ == "mean-var"};
+    map(stream, spans.outer, scale, spread.std.data<float>(), spread.mean.data<float>(),
+        spread.std.data<float>());
+    const bool shifts = is_weight() && adaptive_ != "var";
+    return {shifts ? spread.mean : Tensor::zeros({spans.outer}, DType::f32, x.device()), spread.std,
+            is_weight() ? 1 : groups()};
   }
 
   float scale_;

@@ -80,6 +80,14 @@ struct Passing {
   }
 };
 
+// k from how many of all elements the clamp passes.
+struct ClampScale {
+  float all;
+  QTRAIN_HOST_DEVICE float operator()(float passing) const {
+    return passing > 0 ? sqrtf(all / passing) : 1.0F;
+  }
+};
+
 enum class GradientScale { none, fan_scale, scale_fan, element_scale, scale_element };
 
 GradientScale parse_gradient_scale(const std::string& name) {
@@ -192,13 +200,8 @@ class LsqClip final : public GroupedQuantizer {
     Tensor counts = Tensor::empty({grouping.groups()}, DType::f32, x.device());
     Tensor k = Tensor::empty({1}, DType::f32, x.device());
     reduce_groups<1, Sum>(stream, x.numel(), grouping, passing, counts.data<float>(), x.data<float>());
-    reduce<1, Sum>(
-        stream, counts.numel(), [] QTRAIN_LAMBDA(float count) { return Terms<1>{count}; }, k.data<float>(),
-        counts.data<float>());
-    const auto all = static_cast<float>(x.numel());
-    map(
-        stream, 1, [all] QTRAIN_LAMBDA(float count) { return count > 0 ? sqrtf(all / count) : 1.0F; },
-        k.data<float>(), k.data<float>());
+    reduce<1, Sum>(stream, counts.numel(), Itself(), k.data<float>(), counts.data<float>());
+    map(stream, 1, ClampScale{static_cast<float>(x.numel())}, k.data<float>(), k.data<float>());
     return k;
   }
 
@@ -236,6 +239,16 @@ struct LsqStepMath {
     const float v = quotient(x);
     const bool inside = v > low && v < high;
     return {inside ? g : 0.0F, {signed_factor * g * (rounded(v) - (inside ? v : 0.0F))}};
+  }
+};
+
+// The step itself where it is known; else 2 mean|x| / sqrt(Qp), of a group of zeros 1/Qp.
+struct FirstStep {
+  float elements;  // of a group
+  float qp;
+  QTRAIN_HOST_DEVICE float operator()(float sum, float before) const {
+    const float start = sum == 0 ? 1.0F / qp : 2.0F * (sum / elements) / sqrtf(qp);
+    return before != 0 ? before : clip(start, smallest, largest);
   }
 };
 
@@ -306,22 +319,13 @@ class LsqStep final : public GroupedQuantizer {
     return step_;
   }
 
-  // 2 mean|x| / sqrt(Qp) of each group where its step is 0; of a group of zeros 1/Qp.
   static void start_step(const Tensor& step, const Tensor& x, const Grouping& grouping, float qp) {
     const Stream stream = backend(x.device()).stream();
     Tensor sums = Tensor::empty({grouping.groups()}, DType::f32, x.device());
-    reduce_groups<1, Sum>(
-        stream, x.numel(), grouping, [] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v)}; },
-        sums.data<float>(), x.data<float>());
+    reduce_groups<1, Sum>(stream, x.numel(), grouping, Magnitude(), sums.data<float>(), x.data<float>());
     const std::int64_t elements = x.numel() / grouping.groups();
-    const auto count = static_cast<float>(elements);
-    map(
-        stream, grouping.groups(),
-        [count, qp] QTRAIN_LAMBDA(float sum, float before) {
-          const float start = sum == 0 ? 1.0F / qp : 2.0F * (sum / count) / sqrtf(qp);
-          return before != 0 ? before : clip(start, smallest, largest);
-        },
-        step.data<float>(), sums.data<float>(), step.data<float>());
+    map(stream, grouping.groups(), FirstStep{static_cast<float>(elements), qp}, step.data<float>(),
+        sums.data<float>(), step.data<float>());
   }
 
   bool signed_;

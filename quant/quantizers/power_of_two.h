@@ -34,6 +34,12 @@ QTRAIN_HOST_DEVICE float power_of_two(float n) {
   return std::bit_cast<float>((static_cast<std::int32_t>(clip(n, -126.0F, 126.0F)) + 127) << 23);
 }
 
+// log2 of a power of two. NaN stays.
+QTRAIN_HOST_DEVICE float exponent_of(float power) {
+  if (power != power) return power;
+  return static_cast<float>(static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(power) >> 23) - 127);
+}
+
 // A learned number within its bounds. Its gradient is multiplied by `alive`: 1 strictly inside, else 0.
 struct Bounded {
   float value;

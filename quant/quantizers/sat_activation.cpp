@@ -83,17 +83,16 @@ Tensor SatActivation::apply(const Math& math, const Tensor& x) const {
 
 Tensor SatActivation::forward(const Tensor& x) {
   if (bits() >= float_bits && !pact_fp_) return x;
-  return with_scheme(scheme_, [&](auto scheme) {
-    const auto run = [&](auto double_side) {
-      constexpr bool both = decltype(double_side)::value;
-      if (bits() < float_bits)
-        return apply(SatActivationMath<scheme.value, both, true>{.parameters = {},
-                                                                 .unit = UnitQuantizer<scheme.value>(bits())},
-                     x);
-      return apply(SatActivationMath<scheme.value, both, false>(), x);
-    };
-    return double_side_ ? run(std::true_type()) : run(std::false_type());
-  });
+  const auto run = [&](auto double_side) {
+    constexpr bool both = decltype(double_side)::value;
+    if (bits() >= float_bits) return apply(SatActivationMath<Scheme::original, both, false>(), x);
+    return with_scheme(scheme_, [&](auto scheme) {
+      return apply(SatActivationMath<scheme.value, both, true>{.parameters = {},
+                                                               .unit = UnitQuantizer<scheme.value>(bits())},
+                   x);
+    });
+  };
+  return double_side_ ? run(std::true_type()) : run(std::false_type());
 }
 
 std::vector<OptionSpec> sat_activation_options() {

@@ -18,12 +18,21 @@ namespace {
 enum class Rescale { none, constant, stddev };
 
 // y = s w: at 32 bits without clamping.
-struct Scaled {
+struct RescaleMath {
   std::array<const float*, 1> constants{};
   float s = 1;
   QTRAIN_HOST_DEVICE void prepare() { s = *constants[0]; }
   QTRAIN_HOST_DEVICE float forward(float w) const { return s * w; }
   QTRAIN_HOST_DEVICE float backward(float /*w*/, float g) const { return s * g; }
+};
+
+// s from two deviations, or from one and N.
+struct SpreadRatio {
+  QTRAIN_HOST_DEVICE float operator()(float n, float spread) const { return spread > 0 ? n / spread : 1.0F; }
+};
+struct SpreadRatioTo {
+  float n;
+  QTRAIN_HOST_DEVICE float operator()(float spread) const { return SpreadRatio()(n, spread); }
 };
 
 class SatWeight final : public Quantizer {
@@ -52,7 +61,7 @@ class SatWeight final : public Quantizer {
     const bool applies = rescale_ != Rescale::none && (layer_ == LayerKind::convolution || is_training());
     if (!rounds && !clamp_) {
       scale_ = rescale_ == Rescale::none ? Tensor() : scale_of(w, w);
-      return applies ? fake_quantize<0>("sat weight", w, Scaled(), {}, {}, {scale_}) : w;
+      return applies ? fake_quantize<0>("sat weight", w, RescaleMath(), {}, {}, {scale_}) : w;
     }
     const TanhStatistics statistics = tanh_statistics(w);
     const Tensor y =
@@ -76,17 +85,14 @@ class SatWeight final : public Quantizer {
   Tensor scale_of(const Tensor& w, const Tensor& v) const {
     Tensor s = spread_of(v, {}).std;
     const Stream stream = backend(w.device()).stream();
-    const auto ratio = [] QTRAIN_LAMBDA(float n, float spread) { return spread > 0 ? n / spread : 1.0F; };
     if (rescale_ == Rescale::stddev) {
       const Tensor n = spread_of(w, {}).std;
-      map(stream, 1, ratio, s.data<float>(), n.data<float>(), s.data<float>());
+      map(stream, 1, SpreadRatio(), s.data<float>(), n.data<float>(), s.data<float>());
     } else {
       // Fan-out: out_channels * kh * kw, or out_features.
       const std::int64_t fan_out = w.dim(0) * (w.rank() == 4 ? w.dim(2) * w.dim(3) : 1);
       const float n = 1.0F / std::sqrt(static_cast<float>(fan_out));
-      map(
-          stream, 1, [n, ratio] QTRAIN_LAMBDA(float spread) { return ratio(n, spread); }, s.data<float>(),
-          s.data<float>());
+      map(stream, 1, SpreadRatioTo{n}, s.data<float>(), s.data<float>());
     }
     return s;
   }

@@ -50,15 +50,6 @@ struct TtqMath {
   }
 };
 
-struct Magnitude {
-  QTRAIN_HOST_DEVICE Terms<1> operator()(float w) const { return {fabsf(w)}; }
-};
-
-struct TimesShare {
-  float share;
-  QTRAIN_HOST_DEVICE float operator()(float largest) const { return share * largest; }
-};
-
 // Sums and counts of the magnitudes above and below, as shares of the largest: their sum can't overflow.
 struct SelectedTerms {
   const float* maxima;
@@ -131,7 +122,7 @@ class Ttq final : public GroupedQuantizer {
     const Tensor thresholds = Tensor::empty({groups()}, DType::f32, w.device());
     reduce_groups<1, Maximum>(stream, w.numel(), grouping, Magnitude{}, maxima.data<float>(),
                               w.data<float>());
-    map(stream, groups(), TimesShare{share_}, thresholds.data<float>(), maxima.data<float>());
+    map(stream, groups(), Scaled{share_}, thresholds.data<float>(), maxima.data<float>());
     const std::array<Tensor, 2> values = known_values(w, grouping, maxima, thresholds);
     const auto run = [&](auto math) {
       if (averages_) math.share = static_cast<float>(groups()) / static_cast<float>(w.numel());
@@ -161,7 +152,8 @@ class Ttq final : public GroupedQuantizer {
   // would fill in.
   std::array<Tensor, 2> known_values(const Tensor& w, const Grouping& grouping, const Tensor& maxima,
                                      const Tensor& thresholds) {
-    if (!known_) known_ = !has_zero(wp_) && !has_zero(wn_);
+    // Looking makes the host wait for the device. Training needn't: what is known stays as it is.
+    if (!known_ && !is_training()) known_ = !has_zero(wp_) && !has_zero(wn_);
     if (known_) return {wp_, wn_};
     const Stream stream = backend(w.device()).stream();
     const Tensor terms = Tensor::empty({4 * groups()}, DType::f32, w.device());

@@ -91,6 +91,37 @@ struct Extremes {
   }
 };
 
+// Scaled by a power of two, so that the sum of the ends doesn't overflow where their mean wouldn't.
+constexpr float small_share = 0x1p-40F;
+struct SmallEnds {
+  QTRAIN_HOST_DEVICE Terms<2> operator()(float low, float high) const {
+    return {low * small_share, high * small_share};
+  }
+};
+struct MeanOfSmall {
+  float count;
+  QTRAIN_HOST_DEVICE float operator()(float sum) const { return sum / count * (1.0F / small_share); }
+};
+
+// 1 where the running range is the first batch's: it is empty, and doesn't start at zero.
+struct StartsHere {
+  float unless_zero_is_start;
+  QTRAIN_HOST_DEVICE float operator()(float low, float high) const {
+    return low == high ? unless_zero_is_start : 0.0F;
+  }
+};
+
+// One end of the running range, moved towards sign * measured.
+struct MovedEnd {
+  float sign;
+  float share, keep;
+  QTRAIN_HOST_DEVICE float operator()(float running, float measured, float start) const {
+    const float now = sign * measured;
+    const float next = start == 1 ? now : running * keep + now * share;
+    return next - next == 0 ? next : running;
+  }
+};
+
 class Uniform final : public Quantizer {
  public:
   explicit Uniform(const QuantizerSpec& spec)
@@ -119,7 +150,8 @@ class Uniform final : public Quantizer {
   }
 
   Tensor forward(const Tensor& x) override {
-    if (bits() >= float_bits) return relu_ ? quantize<true, false>(x, Tensor::zeros({2}).to(x.device())) : x;
+    if (bits() >= float_bits)
+      return relu_ ? quantize<true, false>(x, Tensor::zeros({2}, DType::f32, x.device())) : x;
     check::tensor(op(), "x", x);
     check::sizes(x.numel() > 0 && x.rank() > 0, op(), "an empty tensor", x.str(), "at least one element");
     const Tensor range = role_ == Role::activation ? activation_range(x) : range_of(x);
@@ -169,17 +201,8 @@ class Uniform final : public Quantizer {
     float* const minima = each.data<float>();
     reduce_groups<2, Maximum>(stream, x.numel(), Grouping{.outer = samples}, extremes(), minima,
                               x.data<float>());
-    // Scaled by a power of two, so that the sum doesn't overflow where the mean wouldn't.
-    reduce<2, Sum>(
-        stream, samples,
-        [] QTRAIN_LAMBDA(float low, float high) {
-          return Terms<2>{low * 0x1p-40F, high * 0x1p-40F};
-        },
-        range.data<float>(), minima, minima + samples);
-    const auto count = static_cast<float>(samples);
-    map(
-        stream, 2, [count] QTRAIN_LAMBDA(float sum) { return sum / count * 0x1p40F; }, range.data<float>(),
-        range.data<float>());
+    reduce<2, Sum>(stream, samples, SmallEnds(), range.data<float>(), minima, minima + samples);
+    map(stream, 2, MeanOfSmall{static_cast<float>(samples)}, range.data<float>(), range.data<float>());
     return range;
   }
 
@@ -195,12 +218,8 @@ class Uniform final : public Quantizer {
     if (!measured_) measured_ = running_max_.item() != running_min_.item();
     if (!measured_) return mean_range(x);
     Tensor range = Tensor::empty({2}, DType::f32, x.device());
-    map(
-        stream, 1, [] QTRAIN_LAMBDA(float low) { return -low; }, range.data<float>(),
-        running_min_.data<float>());
-    map(
-        stream, 1, [] QTRAIN_LAMBDA(float high) { return high; }, range.data<float>() + 1,
-        running_max_.data<float>());
+    map(stream, 1, Scaled{-1}, range.data<float>(), running_min_.data<float>());
+    map(stream, 1, Copied(), range.data<float>() + 1, running_max_.data<float>());
     return range;
   }
 
@@ -210,22 +229,12 @@ class Uniform final : public Quantizer {
     const auto share = static_cast<float>(momentum_);
     const auto keep = static_cast<float>(1 - momentum_);
     const Tensor first = Tensor::empty({1}, DType::f32, range.device());  // 1: nothing was measured before
-    const float zero_is_start = starts_at_zero_ ? 0.0F : 1.0F;
-    map(
-        stream, 1,
-        [zero_is_start] QTRAIN_LAMBDA(float low, float high) { return low == high ? zero_is_start : 0.0F; },
-        first.data<float>(), running_min_.data<float>(), running_max_.data<float>());
-    const auto moved = [share, keep](float sign) {
-      return [share, keep, sign] QTRAIN_LAMBDA(float running, float measured, float start) {
-        const float now = sign * measured;
-        const float next = start == 1 ? now : running * keep + now * share;
-        return next - next == 0 ? next : running;
-      };
-    };
+    map(stream, 1, StartsHere{starts_at_zero_ ? 0.0F : 1.0F}, first.data<float>(), running_min_.data<float>(),
+        running_max_.data<float>());
     float* const low = running_min_.data<float>();
     float* const high = running_max_.data<float>();
-    map(stream, 1, moved(-1), low, low, range.data<float>(), first.data<float>());
-    map(stream, 1, moved(1), high, high, range.data<float>() + 1, first.data<float>());
+    map(stream, 1, MovedEnd{-1, share, keep}, low, low, range.data<float>(), first.data<float>());
+    map(stream, 1, MovedEnd{1, share, keep}, high, high, range.data<float>() + 1, first.data<float>());
     running_min_.bump_version();
     running_max_.bump_version();
   }

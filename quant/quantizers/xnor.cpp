@@ -51,12 +51,9 @@ Tensor mean_magnitude(const Tensor& x, const Grouping& grouping) {
   const auto count = static_cast<std::uint64_t>(x.numel() / grouping.groups());
   const float part = 1.0F / static_cast<float>(std::bit_ceil(count));
   const float parts = static_cast<float>(count) * part;
-  reduce_groups<1, Sum>(
-      stream, x.numel(), grouping, [part] QTRAIN_LAMBDA(float v) { return Terms<1>{fabsf(v) * part}; },
-      means.data<float>(), x.data<float>());
-  map(
-      stream, grouping.groups(), [parts] QTRAIN_LAMBDA(float sum) { return sum / parts; },
-      means.data<float>(), means.data<float>());
+  reduce_groups<1, Sum>(stream, x.numel(), grouping, ScaledMagnitude{part}, means.data<float>(),
+                        x.data<float>());
+  map(stream, grouping.groups(), Quotient{parts}, means.data<float>(), means.data<float>());
   return means;
 }
 

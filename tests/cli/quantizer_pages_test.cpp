@@ -4,11 +4,12 @@
 #include <gtest/gtest.h>
 
 #include "tests/cli/temporary_folder.h"
+#include "tests/tests_folder.h"
 
 namespace qtrain::cli {
 namespace {
 
-const std::filesystem::path docs = std::filesystem::path(QTRAIN_TESTS_FOLDER) / ".." / "docs" / "quantizers";
+const std::filesystem::path docs = testing_support::tests_folder() / ".." / "docs" / "quantizers";
 
 TEST(QuantizerPages, AreTrueToTheCode) {
   for (const std::string& problem : check_pages(docs, documented_quantizers())) ADD_FAILURE() << problem;

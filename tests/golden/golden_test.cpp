@@ -15,6 +15,7 @@
 #include "engine/optim/sgd.h"
 #include "quant/registry.h"
 #include "tests/cli/temporary_folder.h"
+#include "tests/tests_folder.h"
 #include "zoo/registry.h"
 
 namespace qtrain::cli {
@@ -23,7 +24,7 @@ namespace {
 using Outcome = CaseCheck::Outcome;
 
 std::string golden(const std::string& name) {
-  return std::string(QTRAIN_TESTS_FOLDER) + "/golden/" + name;
+  return (testing_support::tests_folder() / "golden" / name).string();
 }
 
 std::vector<std::string> all_families() {

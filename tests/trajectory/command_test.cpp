@@ -9,11 +9,12 @@
 
 #include "cli/dispatch.h"
 #include "tests/cli/temporary_folder.h"
+#include "tests/tests_folder.h"
 
 namespace qtrain::cli {
 namespace {
 
-const std::string folder = std::string(QTRAIN_TESTS_FOLDER) + "/trajectory/";
+const std::string folder = (testing_support::tests_folder() / "trajectory/").string();
 
 struct Recipe {
   std::string name;

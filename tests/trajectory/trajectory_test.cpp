@@ -19,6 +19,7 @@
 #include "engine/ops/loss.h"
 #include "engine/optim/sgd.h"
 #include "quant/wrap.h"
+#include "tests/tests_folder.h"
 #include "zoo/registry.h"
 
 namespace qtrain {
@@ -30,7 +31,7 @@ constexpr std::size_t batch_size = 32;
 constexpr double allowed_spreads = 5;
 
 std::string file(const std::string& name) {
-  return std::string(QTRAIN_TESTS_FOLDER) + "/trajectory/" + name;
+  return (testing_support::tests_folder() / "trajectory" / name).string();
 }
 
 Json read_recipe(const std::string& name) {

@@ -7,7 +7,7 @@
 
 namespace qtrain {
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
  public:
   CpuBackend();
 

@@ -12,8 +12,9 @@
 namespace qtrain {
 
 struct CudaBackend::Parts {
-  Parts();
+  explicit Parts(int device);
 
+  int index;
   cuda::CudaStream compute;
   CachingAllocator allocator;
   std::uint32_t* arrivals;  // see Stream

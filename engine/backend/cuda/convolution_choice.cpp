@@ -13,7 +13,6 @@
 namespace qtrain::cuda {
 namespace {
 
-constexpr std::size_t most_kept = 2048;
 constexpr std::size_t most_measured = 10;
 constexpr int repetitions = 3;
 
@@ -29,7 +28,7 @@ bool ConvolutionChoices::run(const Stream& stream, const ConvolutionProblem& pro
       found != choices_.end() && (found->second.measured || !may_measure || !found->second.plan);
   if (!known) {
     Choice choice = choose(stream, problem, pointers, may_measure);
-    if (choices_.size() >= most_kept) choices_.clear();
+    if (found != choices_.end()) replaced_.push_back(std::move(found->second));
     found = choices_.insert_or_assign(std::move(key), std::move(choice)).first;
   }
   if (!found->second.plan) return false;
@@ -50,17 +49,19 @@ void ConvolutionChoices::execute(const Stream& stream, const ConvolutionProblem&
 ConvolutionChoices::Choice ConvolutionChoices::choose(const Stream& stream, const ConvolutionProblem& problem,
                                                       const ConvolutionPointers& pointers,
                                                       bool measure_them) const {
+  const cudnn::Target target{.handle = &handle_};
   Choice choice;
   choice.problem = problem.str();
   choice.measured = measure_them;
   try {
-    choice.graph = std::make_unique<ConvolutionGraph>(handle_, problem);
+    choice.graph = std::make_unique<ConvolutionGraph>(target, problem);
   } catch (const cudnn::Declined& declined) {
     choice.reason = declined.what();
     return choice;
   }
-  std::vector<ConvolutionPlan> plans =
-      convolution_plans(handle_, *choice.graph, problem, measure_them ? most_measured : 1, choice.reason);
+  std::vector<ConvolutionPlan> plans = convolution_plans(
+      target, *choice.graph, problem,
+      {.plans = measure_them ? most_measured : 1, .workspace_bytes = most_workspace_}, choice.reason);
   if (plans.empty()) return choice;
   std::size_t best = 0;
   choice.reason = "the first that cuDNN proposes";

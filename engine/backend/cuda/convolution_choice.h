@@ -10,7 +10,9 @@ namespace qtrain::cuda {
 
 class ConvolutionChoices {
  public:
-  explicit ConvolutionChoices(cudaStream_t stream) : handle_(stream) {}
+  // On the stream of a GPU with so much memory.
+  ConvolutionChoices(cudaStream_t stream, std::size_t device_bytes)
+      : handle_(stream), most_workspace_(most_workspace(device_bytes)) {}
 
   // Queues the convolution; false where cuDNN has no plan for it: then nothing was queued. With `autotune`,
   // the first call for a problem measures the plans on these very operands and waits; not while a graph is
@@ -39,7 +41,10 @@ class ConvolutionChoices {
 
   mutable std::mutex mutex_;  // a handle serves one thread at a time
   cudnn::Handle handle_;
+  std::size_t most_workspace_;
+  // Never dropped: a recorded graph may hold kernels of any of these plans.
   std::map<std::vector<std::int64_t>, Choice> choices_;
+  std::vector<Choice> replaced_;  // by measured ones
 };
 
 }  // namespace qtrain::cuda

@@ -30,18 +30,28 @@ Grouping by_channel(const Tensor& t) {
 }  // namespace
 
 void sum_channels(const Stream& stream, const Tensor& grad_y, const Tensor& grad_bias) {
-  with_element(grad_y, [&](auto element) {
-    using T = decltype(element);
-    reduce_groups<1, Sum>(stream, grad_y.numel(), by_channel(grad_y), Itself(), grad_bias.data<float>(),
-                          static_cast<const T*>(grad_y.data<T>()));
-  });
+  const auto sum = [&](float* sums) {
+    with_element(grad_y, [&](auto element) {
+      using T = decltype(element);
+      reduce_groups<1, Sum>(stream, grad_y.numel(), by_channel(grad_y), Itself(), sums,
+                            static_cast<const T*>(grad_y.data<T>()));
+    });
+  };
+  if (grad_bias.dtype() == DType::f32) return sum(grad_bias.data<float>());
+  const Scratch<float> sums(stream, grad_bias.numel());
+  sum(sums.data());
+  map(stream, grad_bias.numel(), Copied(), grad_bias.data<BFloat16>(),
+      static_cast<const float*>(sums.data()));
 }
 
 void add_channels(const Stream& stream, const Tensor& y, const Tensor& bias) {
   with_element(y, [&](auto element) {
     using T = decltype(element);
-    map_groups(stream, y.numel(), by_channel(y), PlusBias<T>{bias.data<T>()}, y.data<T>(),
-               static_cast<const T*>(y.data<T>()));
+    with_element(bias, [&](auto of_bias) {
+      using B = decltype(of_bias);
+      map_groups(stream, y.numel(), by_channel(y), PlusBias<B>{bias.data<B>()}, y.data<T>(),
+                 static_cast<const T*>(y.data<T>()));
+    });
   });
 }
 

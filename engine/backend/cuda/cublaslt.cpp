@@ -29,8 +29,9 @@ cudaDataType_t data_type(DType dtype, const MatmulProblem& problem) {
 
 }  // namespace
 
-void check(cublasStatus_t status, std::string_view call, std::string_view subject) {
+void check(cublasStatus_t status, std::string_view call, const MatmulProblem* problem) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
+  const std::string subject = problem == nullptr ? std::string() : problem->str();
   if (status == CUBLAS_STATUS_ALLOC_FAILED) check(cudaErrorMemoryAllocation, call, subject);
   fail("cublaslt", call,
        fmt::format("{} ({})", cublasLtGetStatusString(status), cublasLtGetStatusName(status)), subject);
@@ -55,7 +56,7 @@ struct MatrixProducts::Descriptors {
     const bool tf32 = problem.math == MathMode::tf32 && problem.left.dtype == DType::f32;
     check(cublasLtMatmulDescCreate(&created, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
                                    CUDA_R_32F),
-          "cublasLtMatmulDescCreate", problem.str());
+          "cublasLtMatmulDescCreate", &problem);
     operation.reset(created);
     set<std::int32_t>(CUBLASLT_MATMUL_DESC_TRANSA, problem.left.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
     set<std::int32_t>(CUBLASLT_MATMUL_DESC_TRANSB, problem.right.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
@@ -74,19 +75,21 @@ struct MatrixProducts::Descriptors {
     check(
         cublasLtMatrixLayoutCreate(&created, data_type(m.dtype, problem), static_cast<std::uint64_t>(m.rows),
                                    static_cast<std::uint64_t>(m.columns), m.leading),
-        "cublasLtMatrixLayoutCreate", problem.str());
+        "cublasLtMatrixLayoutCreate", &problem);
     return Layout(created);
   }
   template <class T>
   void set(cublasLtMatmulDescAttributes_t name, T value) {
-    check(cublasLtMatmulDescSetAttribute(operation.get(), name, &value, sizeof(value)),
-          "cublasLtMatmulDescSetAttribute", fmt::format("attribute {}", static_cast<int>(name)));
+    const cublasStatus_t status =
+        cublasLtMatmulDescSetAttribute(operation.get(), name, &value, sizeof(value));
+    if (status != CUBLAS_STATUS_SUCCESS)
+      check(status, fmt::format("cublasLtMatmulDescSetAttribute({})", static_cast<int>(name)));
   }
 };
 
 MatrixProducts::MatrixProducts() {
   cublasLtHandle_t handle = nullptr;
-  check(cublasLtCreate(&handle), "cublasLtCreate", "");
+  check(cublasLtCreate(&handle), "cublasLtCreate");
   handle_.reset(handle);
 }
 
@@ -100,11 +103,11 @@ std::optional<MatrixProducts::Choice> MatrixProducts::choose(const MatmulProblem
     }
   };
   cublasLtMatmulPreference_t created = nullptr;
-  check(cublasLtMatmulPreferenceCreate(&created), "cublasLtMatmulPreferenceCreate", problem.str());
+  check(cublasLtMatmulPreferenceCreate(&created), "cublasLtMatmulPreferenceCreate", &problem);
   const std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, DestroyPreference> preference(created);
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t name, auto value) {
     check(cublasLtMatmulPreferenceSetAttribute(preference.get(), name, &value, sizeof(value)),
-          "cublasLtMatmulPreferenceSetAttribute", fmt::format("attribute {}", static_cast<int>(name)));
+          fmt::format("cublasLtMatmulPreferenceSetAttribute({})", static_cast<int>(name)));
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{most_workspace});
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
@@ -115,7 +118,7 @@ std::optional<MatrixProducts::Choice> MatrixProducts::choose(const MatmulProblem
       cublasLtMatmulAlgoGetHeuristic(handle_.get(), d.operation.get(), d.left.get(), d.right.get(),
                                      d.result.get(), d.result.get(), preference.get(), 1, &found, &count);
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return std::nullopt;
-  check(status, "cublasLtMatmulAlgoGetHeuristic", problem.str());
+  check(status, "cublasLtMatmulAlgoGetHeuristic", &problem);
   if (count == 0 || found.state != CUBLAS_STATUS_SUCCESS) return std::nullopt;
   return Choice{found.algo, found.workspaceSize};
 }
@@ -140,7 +143,7 @@ bool MatrixProducts::run(const Stream& stream, const MatmulProblem& problem, con
   check(cublasLtMatmul(handle_.get(), d.operation.get(), &one, pointers.left, d.left.get(), pointers.right,
                        d.right.get(), &zero, pointers.result, d.result.get(), pointers.result, d.result.get(),
                        &choice->algorithm, workspace.data(), choice->workspace_bytes, native(stream)),
-        "cublasLtMatmul", problem.str());
+        "cublasLtMatmul", &problem);
   return true;
 }
 

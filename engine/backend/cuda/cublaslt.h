@@ -14,7 +14,7 @@
 namespace qtrain::cuda {
 
 // Throws DeviceError, or IoError when memory is exhausted.
-void check(cublasStatus_t status, std::string_view call, std::string_view subject);
+void check(cublasStatus_t status, std::string_view call, const MatmulProblem* problem = nullptr);
 
 struct MatmulPointers {
   const void* left = nullptr;

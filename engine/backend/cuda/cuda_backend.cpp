@@ -14,10 +14,8 @@ namespace {
 // Blocks start where the widest accesses of any library want them, as those of cudaMalloc do.
 constexpr std::size_t block_alignment = 256;
 
+// Also while work is recorded: the recording is relaxed, and what it uses is never given back.
 void* acquire_segment(std::size_t bytes) {
-  const cuda::CudaGraphCapture* recording = cuda::CudaGraphCapture::current();
-  if (recording == nullptr || !recording->has_pool())
-    cuda::refuse_while_recording("taking memory from the driver");
   void* segment = nullptr;
   const cudaError_t status = cudaMalloc(&segment, bytes);
   if (status == cudaSuccess) return segment;
@@ -32,14 +30,16 @@ void free_segment(void* segment, std::size_t /*bytes*/) {
 
 }  // namespace
 
-CudaBackend::Parts::Parts()
-    : allocator(SegmentSource{acquire_segment, free_segment}, block_alignment),
+CudaBackend::Parts::Parts(int device)
+    : index(device),
+      allocator(SegmentSource{acquire_segment, free_segment}, block_alignment),
       arrivals(static_cast<std::uint32_t*>(allocator.allocate(sizeof(std::uint32_t)))) {
   cuda::check(cudaMemsetAsync(arrivals, 0, sizeof(std::uint32_t), compute.get()), "cudaMemsetAsync");
 }
 
 cuda::ConvolutionChoices& CudaBackend::Parts::convolutions() {
-  std::call_once(convolutions_once_, [&] { convolutions_.emplace(compute.get()); });
+  std::call_once(convolutions_once_,
+                 [&] { convolutions_.emplace(compute.get(), cuda::device_info(index).memory_bytes); });
   return *convolutions_;
 }
 
@@ -48,7 +48,7 @@ cuda::MatrixProducts& CudaBackend::Parts::products() {
   return *products_;
 }
 
-CudaBackend::CudaBackend(int index) : index_(index), parts_(std::make_unique<Parts>()) {}
+CudaBackend::CudaBackend(int index) : index_(index), parts_(std::make_unique<Parts>(index)) {}
 
 CudaBackend::~CudaBackend() = default;
 

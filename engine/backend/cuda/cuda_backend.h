@@ -26,6 +26,8 @@ class CudaBackend final : public Backend {
   void copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) override;
   void fill_zero(const Stream&, void* to, std::size_t bytes) override;
   void synchronize(const Stream&) override;
+  bool has_graphs() const override { return true; }
+  std::unique_ptr<GraphRecording> record_graph(const Stream& stream) override;
 
   void convolution_forward(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& w,
                            const Tensor& bias, const Tensor& y) override;

@@ -45,15 +45,19 @@ Handle::Handle(cudaStream_t stream) {
 
 Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {
   cudnnBackendDescriptor_t descriptor = nullptr;
-  require(cudnnBackendCreateDescriptor(type, &descriptor), "cudnnBackendCreateDescriptor",
-          fmt::format("descriptor type {}", static_cast<int>(type)));
+  const cudnnStatus_t status = cudnnBackendCreateDescriptor(type, &descriptor);
+  if (status != CUDNN_STATUS_SUCCESS)
+    require(status, "cudnnBackendCreateDescriptor",
+            fmt::format("descriptor type {}", static_cast<int>(type)));
   descriptor_.reset(descriptor);
 }
 
 void Descriptor::set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::size_t count,
                      const void* values) {
-  check(cudnnBackendSetAttribute(raw(), name, type, static_cast<std::int64_t>(count), values),
-        fmt::format("cudnnBackendSetAttribute({})", static_cast<int>(name)));
+  const cudnnStatus_t status =
+      cudnnBackendSetAttribute(raw(), name, type, static_cast<std::int64_t>(count), values);
+  if (status != CUDNN_STATUS_SUCCESS)
+    check(status, fmt::format("cudnnBackendSetAttribute({})", static_cast<int>(name)));
 }
 
 void Descriptor::set(cudnnBackendAttributeName_t name, const Descriptor& value) {
@@ -74,8 +78,10 @@ void Descriptor::finalize() {
 std::size_t Descriptor::get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                             std::size_t most, void* values) const {
   std::int64_t count = 0;
-  check(cudnnBackendGetAttribute(raw(), name, type, static_cast<std::int64_t>(most), &count, values),
-        fmt::format("cudnnBackendGetAttribute({})", static_cast<int>(name)));
+  const cudnnStatus_t status =
+      cudnnBackendGetAttribute(raw(), name, type, static_cast<std::int64_t>(most), &count, values);
+  if (status != CUDNN_STATUS_SUCCESS)
+    check(status, fmt::format("cudnnBackendGetAttribute({})", static_cast<int>(name)));
   return static_cast<std::size_t>(std::max<std::int64_t>(count, 0));
 }
 
@@ -97,6 +103,13 @@ std::vector<Descriptor> Descriptor::get_descriptors(cudnnBackendAttributeName_t 
   const std::size_t written = get(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, available, raw_results.data());
   results.erase(results.begin() + static_cast<std::ptrdiff_t>(std::min(written, available)), results.end());
   return results;
+}
+
+Descriptor described_device(std::string_view json) {
+  Descriptor d(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+  d.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, std::span<const char>(json));
+  d.finalize();
+  return d;
 }
 
 }  // namespace qtrain::cudnn

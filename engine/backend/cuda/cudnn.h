@@ -55,6 +55,8 @@ inline constexpr auto attribute_type<float> = CUDNN_TYPE_FLOAT;
 template <>
 inline constexpr auto attribute_type<void*> = CUDNN_TYPE_VOID_PTR;
 template <>
+inline constexpr auto attribute_type<char> = CUDNN_TYPE_CHAR;
+template <>
 inline constexpr auto attribute_type<cudnnConvolutionMode_t> = CUDNN_TYPE_CONVOLUTION_MODE;
 template <>
 inline constexpr auto attribute_type<cudnnBackendHeurMode_t> = CUDNN_TYPE_HEUR_MODE;
@@ -116,5 +118,16 @@ class Descriptor {
   };
   std::unique_ptr<void, Destroy> descriptor_;
 };
+
+// What plans are made for: the GPU of a handle, or one that is only described, which needn't be in this
+// machine.
+struct Target {
+  const Handle* handle = nullptr;
+  const Descriptor* description = nullptr;
+};
+
+// A described GPU, from cuDNN's own representation of devices. Throws Declined for what it doesn't
+// understand.
+Descriptor described_device(std::string_view json);
 
 }  // namespace qtrain::cudnn

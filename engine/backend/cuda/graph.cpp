@@ -34,7 +34,7 @@ std::size_t CudaGraph::nodes() const {
 }
 
 // Relaxed: the libraries may load kernels and ask for memory of their own the first time they run. What would
-// spoil the recording is refused by name: the allocator's requests to the driver, and waiting.
+// spoil the recording, waiting, is refused by name.
 CudaGraphCapture::CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in) : stream_(stream) {
   if (recording_of_this_thread != nullptr)
     throw DeviceError({.where = "cuda graph",
@@ -60,7 +60,7 @@ CudaGraphCapture::~CudaGraphCapture() {
 CudaGraph CudaGraphCapture::finish() {
   recording_ = false;
   recording_of_this_thread = nullptr;
-  if (has_pool()) graph_.pool_->close();
+  if (graph_.pool_ != nullptr) graph_.pool_->close();
   cudaGraph_t graph = nullptr;
   check(cudaStreamEndCapture(native(stream_), &graph), "cudaStreamEndCapture");
   graph_.graph_.reset(graph);

@@ -38,8 +38,7 @@ class CudaGraph {
 };
 
 // Records what this thread queues on the stream while it lives. Until finish(), nothing can be waited for and
-// nothing runs. Without a pool, the driver isn't asked for memory: run the same work once before, so that it
-// is there.
+// nothing runs. Run the same work once or twice before: libraries choose and load their kernels then.
 class CudaGraphCapture {
  public:
   explicit CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in = nullptr);
@@ -51,7 +50,6 @@ class CudaGraphCapture {
 
   // The recording of this thread, or nullptr.
   static CudaGraphCapture* current();
-  bool has_pool() const { return graph_.pool_ != nullptr; }
   // Keeps a host value that a recorded copy reads at every launch.
   const PinnedBuffer& keep(PinnedBuffer buffer);
 

@@ -27,9 +27,6 @@ inline cudaStream_t native(const Stream& stream) {
 // Makes a device the current one of the calling thread.
 void use_device(int index);
 
-// Whether what is queued on the stream goes into a graph instead of being run.
-bool is_capturing(const Stream& stream);
-
 class CudaStream {
  public:
   CudaStream();  // doesn't wait for the default stream, which others may use

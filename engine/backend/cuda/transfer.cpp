@@ -17,7 +17,8 @@ namespace {
 constexpr std::size_t worth_overlapping = std::size_t{1} << 20;
 
 void queue_copy(cudaStream_t stream, void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
-  check(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync", fmt::format("{} bytes", bytes));
+  const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, stream);
+  if (status != cudaSuccess) check(status, "cudaMemcpyAsync", fmt::format("{} bytes", bytes));
 }
 
 PinnedBuffer pinned_copy(const void* from, std::size_t bytes) {

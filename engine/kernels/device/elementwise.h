@@ -82,4 +82,36 @@ void update(const Stream& stream, std::int64_t n, const F& f, Element*... arrays
   launch(stream, (n + part - 1) / part, Kernel{n, f, all, packed});
 }
 
+// A block of threads for each block of elements, and nothing to do for those that aren't wanted.
+template <class Wanted, class F, class... Element>
+struct UpdateWhere {
+  static constexpr int threads = 256;
+  using Shared = NothingShared;
+
+  std::int64_t n;
+  Wanted wanted;
+  F f;
+  Arrays<Element...> arrays;
+
+  template <class Thread>
+  QTRAIN_HOST_DEVICE void operator()(const Thread& t, Shared&) const {
+    Wanted is_wanted = wanted;
+    qtrain::detail::prepare(is_wanted);
+    if (!is_wanted(t.block)) return;
+    F local = f;
+    qtrain::detail::prepare(local);
+    const std::int64_t begin = t.block * reduction_block;
+    const std::int64_t end = begin + reduction_block < n ? begin + reduction_block : n;
+    for (std::int64_t i = begin + t.thread; i < end; i += threads)
+      arrays.at(i, [&](Element*... at) { local(*at...); });
+  }
+};
+
+template <class Wanted, class F, class... Element>
+void update_where(const Stream& stream, std::int64_t n, const Wanted& wanted, const F& f,
+                  Element*... arrays) {
+  launch(stream, (n + reduction_block - 1) / reduction_block,
+         UpdateWhere<Wanted, F, Element...>{n, wanted, f, Arrays<Element...>(arrays...)});
+}
+
 }  // namespace qtrain::device

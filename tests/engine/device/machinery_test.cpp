@@ -245,6 +245,36 @@ TEST(EmulatedUpdates, ChangeWhatTheyShouldAndNothingElse) {
     }
 }
 
+TEST(EmulatedUpdates, OfSomeBlocks) {
+  for (const std::int64_t n : {std::int64_t{1}, std::int64_t{8193}, std::int64_t{5 * 8192 + 77}}) {
+    const std::vector<float> g = random_values(n, 4);
+    const std::vector<float> p = random_values(n + 1, 5);
+    const std::vector<float> v = random_values(n + 1, 6);
+    const auto changed = [&](auto&& run) {
+      std::vector<float> all = p;
+      std::vector<float> own_v = v;
+      run(all.data(), own_v.data());
+      all.insert(all.end(), own_v.begin(), own_v.end());
+      return all;
+    };
+    const auto want = changed([&](float* own_p, float* own_v) {
+      for (std::int64_t i = 0; i < n; ++i)
+        if (i / reduction_block % 2 == 1) Momentum()(own_p[i], own_v[i], g[static_cast<std::size_t>(i)]);
+    });
+    EXPECT_TRUE(identical(changed([&](float* own_p, float* own_v) {
+                            update_where(host, n, OddParts(), Momentum(), own_p, own_v, g.data());
+                          }),
+                          want))
+        << n;
+    const auto got = in_any_order([&](const Stream& stream) {
+      return changed([&](float* own_p, float* own_v) {
+        device::update_where(stream, n, OddParts(), Momentum(), own_p, own_v, g.data());
+      });
+    });
+    EXPECT_TRUE(identical(got, want)) << n;
+  }
+}
+
 TEST(EmulatedMaps, ConvertElementTypes) {
   constexpr std::int64_t n = 8192 + 13;
   const std::vector<float> x = random_values(n, 7);

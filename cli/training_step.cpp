@@ -1,0 +1,72 @@
+#include "cli/training_step.h"
+
+#include "engine/autograd/tape.h"
+#include "engine/ops/arithmetic.h"
+#include "engine/ops/loss.h"
+#include "engine/optim/clip.h"
+#include "quant/wrap.h"
+
+namespace qtrain::cli {
+
+TrainingStep::TrainingStep(Session& session, StepMeter& meter, Backend& backend)
+    : session_(session),
+      meter_(meter),
+      graph_(backend, session.options.graph),
+      counters_(*session.network),
+      input_(session.device),
+      parameters_(session.network->parameters()) {}
+
+// What forward() does depends on the batch's size and on everything that notes its changes.
+StepGraph::Key TrainingStep::key() const {
+  const auto dims = input_.shape().dims();
+  StepGraph::Key key(dims.begin(), dims.end());
+  key.push_back(static_cast<std::int64_t>(latest_change(*session_.network)));
+  return key;
+}
+
+void TrainingStep::run(const data::Batch& batch, std::int64_t step, const std::function<void()>& look) {
+  Optimizer& optimizer = *session_.optimizer;
+  input_.load(batch);
+  optimizer.set_learning_rate(session_.options.lr * session_.schedule(step));
+  optimizer.prepare_step();
+  meter_.add(step + 1, batch.count);
+  const auto ran = graph_.run(graph_.is_on() ? key() : StepGraph::Key(), [&] { return device_part(look); });
+  if (ran == StepGraph::Ran::replayed) counters_.replay();
+  if (ran != StepGraph::Ran::by_host) look();
+}
+
+bool TrainingStep::device_part(const std::function<void()>& look) {
+  Module& network = *session_.network;
+  Optimizer& optimizer = *session_.optimizer;
+  if (graph_.is_on()) counters_.start();
+  forward_and_backward();
+  const bool same_counters = graph_.is_on() && counters_.finish();
+  if (!graph_.is_recording()) look();
+  const bool as_prepared = optimizer.apply();
+  quant::after_update(network);
+  optimizer.zero_grad();
+  return same_counters && as_prepared && is_steady(network);
+}
+
+void TrainingStep::forward_and_backward() {
+  const TrainOptions& o = session_.options;
+  Module& network = *session_.network;
+  const DeviceBatch batch = input();
+  Tensor loss;
+  Tensor correct;
+  {
+    const Tensor logits = network(batch.images);
+    loss = softmax_cross_entropy(logits, batch.labels, static_cast<float>(o.label_smoothing));
+    const Tensor of_quantizers = quant::take_quantization_loss(network);
+    if (of_quantizers.defined()) loss = add(loss, of_quantizers);
+    correct = count_top_k(logits, batch.labels, 1);
+  }
+  Tape::backward(loss);
+  quant::before_update(network);
+  // The norm costs one pass over the gradients, and shows an overflow before it reaches the weights.
+  const Tensor norm = o.clip_grad > 0 ? clip_gradient_norm(parameters_, static_cast<float>(o.clip_grad))
+                                      : gradient_norm(parameters_);
+  meter_.record(loss, norm, correct);
+}
+
+}  // namespace qtrain::cli

@@ -1,0 +1,73 @@
+#include "layers/step_state.h"
+
+#include <gtest/gtest.h>
+
+#include "layers/activation.h"
+#include "layers/dropout.h"
+#include "layers/normalization.h"
+#include "layers/sequential.h"
+
+namespace qtrain {
+namespace {
+
+std::int64_t value(const Tensor& counter) {
+  return *counter.data<std::int64_t>();
+}
+
+TEST(StepState, SteadinessIsThatOfTheWholeTree) {
+  Sequential net{std::make_shared<BatchNorm2d>(2),
+                 std::shared_ptr<Sequential>(new Sequential{std::make_shared<Dropout>(0.0F)})};
+  EXPECT_TRUE(is_steady(net));
+  net.replace_child("1.0", std::make_shared<Dropout>(0.5F));
+  EXPECT_FALSE(is_steady(net)) << "the host draws its masks";
+}
+
+TEST(StepState, ChangesShow) {
+  const auto inner = std::shared_ptr<Sequential>(new Sequential{std::make_shared<BatchNorm2d>(2)});
+  Sequential net{inner, std::make_shared<ReLU>()};
+  std::uint64_t before = latest_change(net);
+  net.train();
+  net(Tensor::zeros({1, 2, 3, 3}));
+  net.evaluate();
+  EXPECT_EQ(latest_change(net), before) << "steps and modes are no changes";
+  inner->replace_child("0", std::make_shared<BatchNorm2d>(2));
+  EXPECT_NE(latest_change(net), before);
+  before = latest_change(net);
+  net.load_state_dict(net.state_dict());
+  EXPECT_NE(latest_change(net), before);
+  before = latest_change(net);
+  net.replace_child("0", std::make_shared<ReLU>());  // with all of its changes
+  EXPECT_NE(latest_change(net), before);
+}
+
+TEST(StepState, ReplaysMoveCountersAsTheLastStepDid) {
+  const auto used = std::make_shared<BatchNorm2d>(2);
+  const auto idle = std::make_shared<BatchNorm2d>(2);
+  struct Two final : Module {
+    std::string kind() const override { return "Two"; }
+    Tensor forward(const Tensor& x) override { return first(first(x, true), true); }
+    Slot<Normalization> first;
+    Slot<Normalization> second;
+    Two(const std::shared_ptr<BatchNorm2d>& a, const std::shared_ptr<BatchNorm2d>& b)
+        : first(add<Normalization>("first", a)), second(add<Normalization>("second", b)) {}
+  } net(used, idle);
+  const std::vector<Tensor> counters = net.counters();
+  ASSERT_EQ(counters.size(), 2U);
+  CounterMoves moves(net);
+  const auto step = [&] {
+    moves.start();
+    net.forward(Tensor::zeros({1, 2, 3, 3}));
+    return moves.finish();
+  };
+  EXPECT_FALSE(step()) << "there was none before";
+  EXPECT_TRUE(step());
+  moves.replay();
+  moves.replay();
+  EXPECT_EQ(value(counters[0]), 8);
+  EXPECT_EQ(value(counters[1]), 0) << "what didn't take part stays";
+  moves.start();
+  EXPECT_FALSE(moves.finish()) << "this time, nothing moved";
+}
+
+}  // namespace
+}  // namespace qtrain

@@ -1,0 +1,84 @@
+// What every quantizer must keep to so that a GPU runs ahead of the host: from the second step on, training
+// reads no device value, and everything that comes out lives where the input does.
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "engine/autograd/tape.h"
+#include "engine/core/host_read.h"
+#include "engine/ops/arithmetic.h"
+#include "engine/ops/reduce.h"
+#include "tests/quant/subjects.h"
+#include "tests/quant/support.h"
+
+namespace qtrain::quant {
+namespace {
+
+using testing_support::is_available;
+using testing_support::normal_values;
+using testing_support::test_devices;
+
+class DeviceRules : public testing::TestWithParam<std::tuple<Device, Subject>> {
+ protected:
+  void SetUp() override {
+    if (!is_available(device_)) GTEST_SKIP() << "no " << device_.str() << " here";
+    quantizer_->to(device_);
+  }
+
+  Tensor normal(const Shape& shape, double deviation, std::uint64_t seed) const {
+    return Tensor::from_values(shape, normal_values(static_cast<std::size_t>(shape.numel()), deviation, seed),
+                               device_);
+  }
+
+  void expect_here(const Tensor& t) const { EXPECT_TRUE(!t.defined() || t.device() == device_) << t.str(); }
+
+  // A step of training, as a network and its optimizer make it.
+  void step(const Border& padding) {
+    Tensor x = input_.detach();
+    x.set_requires_grad(true);
+    if (subject_.role == Role::bias) quantizer_->follow_weight(weight_);
+    const Tensor y = quantizer_->forward(x, padding);
+    expect_here(y);
+    const Tensor own_loss = quantizer_->take_loss();
+    const Tensor loss = own_loss.defined() ? add(sum(y), own_loss) : sum(y);
+    Tape::backward(loss);
+    expect_here(x.grad());
+    quantizer_->before_update();
+    for (const Tensor& p : quantizer_->parameters()) {
+      expect_here(p.grad());
+      p.set_grad({});
+    }
+    quantizer_->after_update();
+  }
+
+  Device device_ = std::get<0>(GetParam());
+  Subject subject_ = std::get<1>(GetParam());
+  std::shared_ptr<Quantizer> quantizer_ = subject_.make_usual();
+  Tensor input_, weight_;
+};
+
+TEST_P(DeviceRules, TrainingReadsNothingAfterTheFirstStep) {
+  input_ = normal(usual_shape(subject_), usual_deviation(subject_), 1);
+  weight_ = normal({8, 3, 3, 3}, 0.3, 2);
+  std::vector<Border> paddings = {{}};
+  if (subject_.role == Role::activation && subject_.layer == LayerKind::convolution)
+    paddings.push_back({{1, 1}, {1, 1}});
+  for (const Border& padding : paddings) {
+    step(padding);
+    quantizer_->start_epoch({.epoch = 1, .milestones = 0});
+    const std::uint64_t reads = host_read_count();
+    for (int i = 0; i < 3; ++i) step(padding);
+    EXPECT_EQ(host_read_count(), reads) << (padding.none() ? "" : "with padding");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, DeviceRules,
+                         testing::Combine(testing::ValuesIn(test_devices()), testing::ValuesIn(subjects())),
+                         [](const auto& tested) {
+                           const Device device = std::get<0>(tested.param);
+                           return std::string(device.type == DeviceType::cpu ? "cpu_" : "cuda_") +
+                                  std::get<1>(tested.param).name();
+                         });
+
+}  // namespace
+}  // namespace qtrain::quant
