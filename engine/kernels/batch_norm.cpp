@@ -59,23 +59,27 @@ void with_flags(F&& f, bool flag, Rest... rest) {
     with_flags([&](auto... constants) { f(std::false_type(), constants...); }, rest...);
 }
 
+template <bool rectifies, bool adds>
+void normalize_rows(std::int64_t width, std::int64_t count, const float* mean, const float* slope,
+                    const float* beta, const float* x, const float* residual, float* y) {
+  for (std::int64_t row = 0; row < count; row += width) {
+    const std::int64_t columns = std::min(width, count - row);
+#pragma omp simd
+    for (std::int64_t c = 0; c < columns; ++c) {
+      float v = normalize(x[row + c], mean[c], slope[c], beta[c]);
+      if constexpr (adds) v += residual[row + c];
+      y[row + c] = rectifies ? rectify(v) : v;
+    }
+  }
+}
+
 // y of `count` elements that start with a wide row.
 void normalize_tile(const Layout& layout, const WideCoefficients& wide, bool relu, const float* x,
                     const float* residual, std::int64_t count, float* y) {
-  const float* mean = wide.mean.data();
-  const float* slope = wide.slope.data();
-  const float* beta = wide.beta.data();
   with_flags(
       [&](auto rectifies, auto adds) {
-        for (std::int64_t row = 0; row < count; row += layout.width) {
-          const std::int64_t columns = std::min(layout.width, count - row);
-#pragma omp simd
-          for (std::int64_t c = 0; c < columns; ++c) {
-            float v = normalize(x[row + c], mean[c], slope[c], beta[c]);
-            if constexpr (decltype(adds)::value) v += residual[row + c];
-            y[row + c] = decltype(rectifies)::value ? rectify(v) : v;
-          }
-        }
+        normalize_rows<decltype(rectifies)::value, decltype(adds)::value>(
+            layout.width, count, wide.mean.data(), wide.slope.data(), wide.beta.data(), x, residual, y);
       },
       relu, residual != nullptr);
 }

@@ -65,18 +65,19 @@ struct Moments {
 
   QTRAIN_HOST_DEVICE void add(const Moments& other) {
     if (other.n == 0) return;
+    const double share = other.n / (n + other.n);
     const double delta = other.mean - mean;
-    const double total = n + other.n;
-    mean += delta * other.n / total;
-    squares += other.squares + delta * delta * n * other.n / total;
-    n = total;
+    mean += delta * share;
+    squares += other.squares + delta * delta * (n * share);
+    n += other.n;
   }
 };
 
 // From the sums of d and of d^2, d = value - shift: what rounding did to the shift as a mean is taken back.
 QTRAIN_HOST_DEVICE Moments moments_around(float shift, double n, float sum, float squares) {
-  const auto rest = static_cast<double>(sum);
-  return {n, static_cast<double>(shift) + rest / n, static_cast<double>(squares) - rest * rest / n};
+  const double rest = static_cast<double>(sum) * (1 / n);
+  return {n, static_cast<double>(shift) + rest,
+          static_cast<double>(squares) - static_cast<double>(sum) * rest};
 }
 
 // A channel's column of the coefficients, and its running statistics.

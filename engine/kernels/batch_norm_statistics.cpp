@@ -43,6 +43,32 @@ void measure_blocks(const T* x, std::int64_t rows, std::int64_t channels, const 
   });
 }
 
+// Channels whose blocks are merged beside each other: what they have in common is computed once.
+constexpr std::int64_t together = 64;
+
+void merge_blocks(const BlockStatistics& of_blocks, std::int64_t rows, std::int64_t channels,
+                  std::int64_t first, std::int64_t last, const BatchNormTraining& finish) {
+  const std::int64_t block = rows_per_block(channels);
+  double mean[together] = {};
+  double squares[together] = {};
+  double n = 0;
+  for (std::int64_t b = 0; b * block < rows; ++b) {
+    const auto count = static_cast<double>(std::min(block, rows - b * block));
+    const float* const means = of_blocks.mean.data() + b * channels + first;
+    const float* const rests = of_blocks.rest.data() + b * channels + first;
+    const float* const of_squares = of_blocks.squares.data() + b * channels + first;
+#pragma omp simd
+    for (std::int64_t c = 0; c < last - first; ++c) {
+      Moments m{n, mean[c], squares[c]};
+      m.add(moments_around(means[c], count, rests[c], of_squares[c]));
+      mean[c] = m.mean;
+      squares[c] = m.squares;
+    }
+    n += count;
+  }
+  for (std::int64_t c = first; c < last; ++c) finish(c, {n, mean[c - first], squares[c - first]});
+}
+
 }  // namespace
 
 void detail::batch_norm_statistics_on_host(const Tensor& x, const BatchNormTraining& finish) {
@@ -52,17 +78,9 @@ void detail::batch_norm_statistics_on_host(const Tensor& x, const BatchNormTrain
   const std::int64_t blocks = (rows + block - 1) / block;
   const BlockStatistics of_blocks(blocks * channels);
   measure_blocks(x.data<float>(), rows, channels, of_blocks);
-  parallel_for(channels, 64, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t c = begin; c < end; ++c) {
-      Moments all;
-      for (std::int64_t b = 0; b < blocks; ++b) {
-        const std::int64_t at = b * channels + c;
-        all.add(moments_around(of_blocks.mean.data()[at],
-                               static_cast<double>(std::min(block, rows - b * block)),
-                               of_blocks.rest.data()[at], of_blocks.squares.data()[at]));
-      }
-      finish(c, all);
-    }
+  parallel_for((channels + together - 1) / together, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      merge_blocks(of_blocks, rows, channels, i * together, std::min(channels, (i + 1) * together), finish);
   });
 }
 

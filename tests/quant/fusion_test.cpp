@@ -165,6 +165,15 @@ TEST(Fusion, EveryOptionGivesTheSame) {
     }
 }
 
+// Whoever asks for a pending output or gradient gets it. The search for NaN asks for all of them.
+TEST(Fusion, WhatIsAskedForEarlyIsTheSame) {
+  const FiniteCheckGuard guard;
+  for (const std::string& name : activation_quantizers()) {
+    compare({}, name);
+    compare({.residual = true, .output_used = true}, name);
+  }
+}
+
 // Not the values but that it happens: y isn't computed where only the quantizer uses it.
 TEST(Fusion, HappensWhereItCan) {
   std::set<std::string> fused;
