@@ -2,6 +2,7 @@
 
 #include "engine/autograd/tape.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 #include "engine/optim/clip.h"
 #include "quant/wrap.h"
@@ -55,7 +56,7 @@ void TrainingStep::forward_and_backward() {
   Tensor loss;
   Tensor correct;
   {
-    const Tensor logits = network(batch.images);
+    const Tensor logits = cast(network(batch.images), DType::f32);
     loss = softmax_cross_entropy(logits, batch.labels, static_cast<float>(o.label_smoothing));
     const Tensor of_quantizers = quant::take_quantization_loss(network);
     if (of_quantizers.defined()) loss = add(loss, of_quantizers);
