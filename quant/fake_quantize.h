@@ -115,10 +115,10 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     work->g_ = g;
     std::vector<Tensor> grads{Tensor::deferred(x.shape(), x.dtype(), x.device(), work)};
     work->grad_x_ = Owed(grads[0]);
-    for (std::size_t k = 0; k < count; ++k) {
-      const Tensor& p = parameters[k];
+    std::size_t k = 0;
+    for (const Tensor& p : parameters) {
       grads.push_back(Tensor::deferred(p.shape(), p.dtype(), p.device(), std::make_shared<Part>(work)));
-      work->grad_parameters_[k] = Owed(grads.back());
+      work->grad_parameters_[k++] = Owed(grads.back());
     }
     return grads;
   }
@@ -151,9 +151,11 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
   };
 
   void give_parameters(const Tensor& sums) {
-    for (std::size_t k = 0; k < count; ++k)
-      if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
-        parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
+    std::int64_t k = 0;
+    for (const auto& owed : grad_parameters_) {
+      if (const Tensor grad = owed.receive(); grad.defined()) parameter_gradient(sums, k, grad);
+      ++k;
+    }
   }
 
   BackwardOf<F> math_;
@@ -247,7 +249,8 @@ struct FakeQuantizeNode : Node {
   std::vector<Tensor> put_off(const Tensor& input, const Tensor& g) const {
     std::vector<Tensor> held;
     std::array<Tensor, count> of_parameters;
-    for (std::size_t k = 0; k < count; ++k) held.push_back(of_parameters[k] = parameters[k].get());
+    std::size_t k = 0;
+    for (const SavedTensor& p : parameters) held.push_back(of_parameters[k++] = p.get());
     for (const SavedTensor& c : constants) held.push_back(c.get());
     return FakeQuantizeGradient<K, F>::put_off(bound(), std::move(held), input, g, of_parameters);
   }
