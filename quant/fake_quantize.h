@@ -112,7 +112,9 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
       const Tensor sums = Tensor::empty(Shape{K}, DType::f32, g_.device());
       map_reduce_groups<K>(stream, g_.numel(), {}, math_, sums.data<float>(), grad_x.data<float>(),
                            x_.data<float>(), g_.data<float>());
-      give_parameters(sums);
+      for (std::size_t k = 0; k < count; ++k)
+        if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
+          parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
     }
     if (addend().defined()) add_in_place(grad_x, addend());
   }
@@ -123,9 +125,13 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     const Stream stream = backend(g_.device()).stream();
     a.grad = std::exchange(g_, {});
     a.addend = addend();
-    const Tensor sums = Tensor::empty(Shape{std::max(K, 1)}, DType::f32, a.grad.device());
-    qtrain::batch_norm_backward<K>(stream, a, math_, sums.data<float>());
-    give_parameters(sums);
+    std::array<Tensor, count> grads;
+    std::array<float*, count> sums{};
+    for (std::size_t k = 0; k < count; ++k) {
+      grads[k] = grad_parameters_[k].receive();
+      if (grads[k].defined()) sums[k] = grads[k].template data<float>();
+    }
+    qtrain::batch_norm_backward<K>(stream, a, math_, sums);
   }
 
  private:
@@ -135,12 +141,6 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     void compute() override { whole->compute(); }
     std::shared_ptr<Deferred> whole;
   };
-
-  void give_parameters(const Tensor& sums) {
-    for (std::size_t k = 0; k < count; ++k)
-      if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
-        parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
-  }
 
   BackwardOf<F> math_;
   std::vector<Tensor> held_;
@@ -201,7 +201,7 @@ struct FakeQuantizeNode : Node {
     const Stream stream = backend(input.device()).stream();
     if constexpr (!has_own_kernel<F>)
       if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {
-        // Whoever comes second needs x itself; who comes in backward makes again what was made before.
+        // A second quantizer of a recorded x needs x itself; backward makes again what was made before.
         const bool again = norm->is_fused();
         if (!again || !Tape::recording()) {
           const Tensor x_too = again ? Tensor() : norm->output_in_same_pass();
