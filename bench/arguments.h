@@ -40,6 +40,14 @@ class Arguments {
     return result;
   }
 
+  // --precision fp32 (the default), or another one of `known`.
+  std::string precision(const std::vector<std::string>& known) {
+    std::string name = option("precision", "fp32");
+    if (std::ranges::find(known, name) == known.end())
+      throw std::invalid_argument("--precision '" + name + "' is unknown");
+    return name;
+  }
+
   // What is left once all flags are taken; refuses fewer words than `least`, and flags that nobody knows.
   void expect_words(std::size_t least, const std::string& usage) const {
     const auto flag = std::ranges::find_if(words_, [](const auto& word) { return word.starts_with("--"); });

@@ -1,11 +1,11 @@
 // Memory bandwidth of sat's fake-quantizers, as a share of what plain passes reach on this machine in the
 // same run. Prints one JSON line a tensor size:
-//   fake_quantize [MEGABYTES [REPETITIONS]] [--device cpu|cuda]      one tensor of so many megabytes (256),
-//   then one of 1 MB, in cache
-// Bytes an element: forward 8 (reads x, writes y), backward 12 (reads x and dy, writes dx; alpha's gradient
-// stays in registers). Beside it plain passes (bench/streams.h): on the CPU scale (b = s a) and add
-// (c = a + b), on a GPU copies of as many bytes. The four alternate, so that disturbances meet
-// all of them.
+//   fake_quantize [MEGABYTES [REPETITIONS]] [--device cpu|cuda] [--precision fp32|bf16]
+// for a tensor with as many elements as so many megabytes of fp32 (256), then one of 1 MB, in cache.
+// Bytes an element in fp32: forward 8 (reads x, writes y), backward 12 (reads x and dy, writes dx; alpha's
+// gradient stays in registers). bf16, on GPUs only, is that of activations and takes half of them; weights
+// stay fp32. Beside it plain passes (bench/streams.h): on the CPU scale (b = s a) and add (c = a + b), on a
+// GPU copies of as many bytes. The four alternate, so that disturbances meet all of them.
 #include <omp.h>
 
 #include <cstdio>
@@ -13,11 +13,13 @@
 #include "bench/arguments.h"
 #include "bench/measure.h"
 #include "bench/streams.h"
+#include "engine/ops/cast.h"
 #include "quant/registry.h"
 
 namespace {
 
 using qtrain::Device;
+using qtrain::DType;
 using qtrain::Tensor;
 using qtrain::bench::PlainPasses;
 using qtrain::bench::Spread;
@@ -36,7 +38,7 @@ void time_quantizer(qtrain::quant::Quantizer& quantizer, Tensor& x, const Tensor
   backward.push_back(seconds.backward);
 }
 
-void measure(std::int64_t n, int repetitions, int inner, Device device) {
+void measure(std::int64_t n, int repetitions, int inner, Device device, DType dtype) {
   using qtrain::quant::LayerKind;
   using qtrain::quant::Role;
   const auto activation = qtrain::quant::make_quantizer("sat", Role::activation, 4, LayerKind::convolution);
@@ -44,9 +46,10 @@ void measure(std::int64_t n, int repetitions, int inner, Device device) {
   activation->to(device);
   weight->to(device);
   // A quarter below 0, half inside, a quarter above alpha = 8.
-  Tensor x = uniform({n}, -4.0F, 12.0F, device);
+  Tensor x = qtrain::cast(uniform({n}, -4.0F, 12.0F, device), dtype);
   Tensor w = uniform({n}, -1.0F, 1.0F, device);
-  const Tensor gradient = uniform({n}, -1.0F, 1.0F, device);
+  const Tensor weight_gradient = uniform({n}, -1.0F, 1.0F, device);
+  const Tensor gradient = qtrain::cast(weight_gradient, dtype);
   const PlainPasses plain(x, gradient);
   x.set_requires_grad(true);
   w.set_requires_grad(true);
@@ -57,7 +60,7 @@ void measure(std::int64_t n, int repetitions, int inner, Device device) {
     t.copy_loop.push_back(time_passes(device, inner, [&] { plain.forward(); }));
     t.add_loop.push_back(time_passes(device, inner, [&] { plain.backward(); }));
     time_quantizer(*activation, x, gradient, inner, t.forward, t.backward);
-    if (r <= 3) time_quantizer(*weight, w, gradient, inner, t.weight_forward, t.weight_backward);
+    if (r <= 3) time_quantizer(*weight, w, weight_gradient, inner, t.weight_forward, t.weight_backward);
   }
 
   const auto speed = [](const std::vector<double>& seconds, std::int64_t bytes) {
@@ -72,16 +75,17 @@ void measure(std::int64_t n, int repetitions, int inner, Device device) {
   const Spread forward = share(t.copy_loop, t.forward);
   const Spread backward = share(t.add_loop, t.backward);
   std::printf(
-      "{\"megabytes\": %.1f, \"device\": \"%s\", \"threads\": %d, \"scale_gbs\": %.2f, \"add_gbs\": %.2f, "
+      "{\"megabytes\": %.1f, \"device\": \"%s\", \"dtype\": \"%s\", \"threads\": %d, \"scale_gbs\": %.2f, "
+      "\"add_gbs\": %.2f, "
       "\"forward_gbs\": %.2f, \"backward_gbs\": %.2f, "
       "\"forward_share\": %.3f, \"forward_share_min\": %.3f, \"forward_share_max\": %.3f, "
       "\"backward_share\": %.3f, \"backward_share_min\": %.3f, \"backward_share_max\": %.3f, "
       "\"weight_forward_gbs\": %.2f, \"weight_backward_gbs\": %.2f}\n",
-      static_cast<double>(n) * 4 / 1048576, device.str().c_str(), omp_get_max_threads(),
-      speed(t.copy_loop, plain.forward_bytes()), speed(t.add_loop, plain.backward_bytes()),
-      speed(t.forward, plain.forward_bytes()), speed(t.backward, plain.backward_bytes()), forward.median,
-      forward.min, forward.max, backward.median, backward.min, backward.max,
-      speed(t.weight_forward, plain.forward_bytes()), speed(t.weight_backward, plain.backward_bytes()));
+      static_cast<double>(n * static_cast<std::int64_t>(size_of(dtype))) / 1048576, device.str().c_str(),
+      std::string(name_of(dtype)).c_str(), omp_get_max_threads(), speed(t.copy_loop, plain.forward_bytes()),
+      speed(t.add_loop, plain.backward_bytes()), speed(t.forward, plain.forward_bytes()),
+      speed(t.backward, plain.backward_bytes()), forward.median, forward.min, forward.max, backward.median,
+      backward.min, backward.max, speed(t.weight_forward, 8 * n), speed(t.weight_backward, 12 * n));
   std::fflush(stdout);
 }
 
@@ -90,13 +94,15 @@ void measure(std::int64_t n, int repetitions, int inner, Device device) {
 int main(int argc, char** argv) try {
   qtrain::bench::Arguments arguments(argc, argv);
   const Device device = arguments.device();
-  arguments.expect_words(0, "fake_quantize [MEGABYTES [REPETITIONS]] [--device cpu|cuda]");
+  const DType dtype = arguments.precision({"fp32", "bf16"}) == "bf16" ? DType::bf16 : DType::f32;
+  arguments.expect_words(
+      0, "fake_quantize [MEGABYTES [REPETITIONS]] [--device cpu|cuda] [--precision fp32|bf16]");
   const std::int64_t megabytes = arguments.number(0, 256);
   const int repetitions = static_cast<int>(arguments.number(1, 9));
   qtrain::bench::flush_denormals();
   const bool on_cpu = device.type == qtrain::DeviceType::cpu;
-  measure(megabytes * 1048576 / 4, repetitions, on_cpu ? 1 : 10, device);
-  measure(1048576 / 4, repetitions, 100, device);
+  measure(megabytes * 1048576 / 4, repetitions, on_cpu ? 1 : 10, device, dtype);
+  measure(1048576 / 4, repetitions, 100, device, dtype);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "fake_quantize: %s\n", error.what());

@@ -1,14 +1,14 @@
 // Times training steps (forward, backward, SGD with momentum) on synthetic data in memory and prints one JSON
 // line:
 //   training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS] [--device cpu|cuda] [--warm-up N]
-//                 [--precision fp32|tf32] [--graph] [--autotune]
+//                 [--precision fp32|tf32|bf16] [--no-fuse] [--graph] [--autotune]
 // QUANTIZER `none` is float32; `xnor:padding_after_quant=true` sets an option of activations. One without one
 // of the roles weight and activation leaves that side in float, and one that can't do BITS takes the nearest
 // number that it can. Figures: median milliseconds a step, images/s, peak resident megabytes, peak of the
 // tensors' own memory on the device during the timed steps, and allocations from the system after the second
 // step.
 //
-// --graph records the step and replays it.
+// --no-fuse keeps quantizers apart from the batch norms before them; --graph records the step and replays it.
 //
 // A GPU runs behind the host, and to wait for it after every step would leave it idle while the host queues
 // the next one. So steps are timed there in a few windows; at each window's end the host reads the loss,
@@ -25,6 +25,7 @@
 #include "engine/core/host_read.h"
 #include "engine/core/rng.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 #include "engine/optim/sgd.h"
 #include "quant/wrap.h"
@@ -34,6 +35,7 @@ namespace {
 
 using qtrain::Device;
 using qtrain::DeviceType;
+using qtrain::DType;
 using qtrain::Tensor;
 
 struct Settings {
@@ -46,6 +48,7 @@ struct Settings {
   int warm_up = 3;
   Device device;
   std::string precision;
+  bool fuse = true;
   bool graph = false;
   bool autotune = false;  // libraries may measure their implementations of a convolution
 };
@@ -58,14 +61,13 @@ Settings parse(int argc, char** argv) {
   const bool on_cpu = s.device.type == DeviceType::cpu;
   s.warm_up =
       static_cast<int>(qtrain::bench::Arguments::parse(arguments.option("warm-up", on_cpu ? "3" : "20")));
-  s.precision = arguments.option("precision", "fp32");
-  if (s.precision != "fp32" && s.precision != "tf32")
-    throw std::invalid_argument("--precision is '" + s.precision + "', not fp32 or tf32");
+  s.precision = arguments.precision({"fp32", "tf32", "bf16"});
+  s.fuse = arguments.choice("fuse", true);
   s.graph = arguments.choice("graph", false);
   s.autotune = arguments.choice("autotune", false);
   arguments.expect_words(5,
                          "training_step MODEL IMAGE_SIZE BATCH QUANTIZER BITS [STEPS] [--device cpu|cuda] "
-                         "[--warm-up N] [--precision fp32|tf32] [--graph] [--autotune]");
+                         "[--warm-up N] [--precision fp32|tf32|bf16] [--no-fuse] [--graph] [--autotune]");
   s.model = arguments.word(0);
   s.side = arguments.number(1, 0);
   s.batch = arguments.number(2, 0);
@@ -81,6 +83,7 @@ qtrain::quant::WrapOptions wrap_options(const Settings& s) {
   const std::string name = s.quantizer.substr(0, colon);
   const auto& info = qtrain::quant::find_quantizer(name);
   qtrain::quant::WrapOptions wrap;
+  wrap.fuse = s.fuse;
   wrap.weight_quantizer = info.has_role(Role::weight) ? name : "none";
   wrap.activation_quantizer = info.has_role(Role::activation) ? name : "none";
   wrap.weight_bits = std::max(qtrain::quant::nearest_bits(info, Role::weight, s.bits), 1);
@@ -124,6 +127,7 @@ class TrainingStep {
                    {.learning_rate = 0.01, .momentum = 0.9}),
         images_(random_images({s.batch, 3, s.side, s.side}, s.device)),
         labels_(ten_classes(s.batch, s.device)),
+        dtype_(s.precision == "bf16" ? DType::bf16 : DType::f32),
         graph_(qtrain::backend(s.device), s.graph) {}
 
   void queue() {
@@ -137,7 +141,8 @@ class TrainingStep {
  private:
   // Returns whether the next one does the same work.
   bool run() {
-    loss_ = qtrain::softmax_cross_entropy(model_->forward(images_), labels_);
+    const Tensor logits = model_->forward(qtrain::cast(images_, dtype_));
+    loss_ = qtrain::softmax_cross_entropy(qtrain::cast(logits, DType::f32), labels_);
     const Tensor added = qtrain::quant::take_quantization_loss(*model_);
     if (added.defined()) loss_ = qtrain::add(loss_, added);
     qtrain::Tape::backward(loss_);
@@ -152,6 +157,7 @@ class TrainingStep {
   qtrain::SGD optimizer_;
   Tensor images_;
   Tensor labels_;
+  DType dtype_;
   Tensor loss_;
   qtrain::StepGraph graph_;
 };
@@ -194,14 +200,14 @@ void measure(const Settings& s) {
   const auto memory = allocator.statistics();
   std::printf(
       "{\"model\": \"%s\", \"size\": %lld, \"batch\": %lld, \"quantizer\": \"%s\", \"device\": \"%s\", "
-      "\"precision\": \"%s\", \"graph\": %s, \"ms\": %.3f, \"ms_min\": %.3f, \"ms_max\": %.3f, "
+      "\"precision\": \"%s\", \"fuse\": %s, \"graph\": %s, \"ms\": %.3f, \"ms_min\": %.3f, \"ms_max\": %.3f, "
       "\"images_per_second\": %.1f, "
       "\"peak_rss_mb\": %.0f, "
       "\"peak_tensors_mb\": %.1f, \"reserved_mb\": %.1f, \"system_allocations_after_step_2\": %zu, "
       "\"host_reads_in_steps\": %llu, \"device_waits_in_steps\": %llu, \"loss\": %g}\n",
       s.model.c_str(), static_cast<long long>(s.side), static_cast<long long>(s.batch), s.quantizer.c_str(),
-      s.device.str().c_str(), s.precision.c_str(), s.graph ? "true" : "false", spread.median * 1e3,
-      spread.min * 1e3, spread.max * 1e3, static_cast<double>(s.batch) / spread.median,
+      s.device.str().c_str(), s.precision.c_str(), s.fuse ? "true" : "false", s.graph ? "true" : "false",
+      spread.median * 1e3, spread.min * 1e3, spread.max * 1e3, static_cast<double>(s.batch) / spread.median,
       qtrain::bench::peak_rss_mb(), static_cast<double>(memory.peak_in_use) / 1048576,
       static_cast<double>(memory.reserved) / 1048576, memory.system_allocations - allocations_after_two,
       static_cast<unsigned long long>(reads_in_steps), static_cast<unsigned long long>(waits_in_steps),

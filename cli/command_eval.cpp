@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/device_setup.h"
 #include "cli/evaluation.h"
 #include "cli/model_setup.h"
 #include "cli/run_folder.h"
@@ -24,6 +25,8 @@ TrainOptions evaluation_settings(const EvalOptions& options, const Checkpoint& c
   settings.workers = options.workers;
   settings.bad_images = options.bad_images;
   settings.plugin.insert(settings.plugin.end(), options.plugin.begin(), options.plugin.end());
+  settings.device = options.device;
+  if (options.precision != "auto") settings.precision = options.precision;
   if (options.image_size) settings.image_size = options.image_size;
   if (!options.data.empty() && options.data != settings.data) {
     settings.data = options.data;
@@ -75,7 +78,7 @@ int run_eval(const EvalOptions& options) {
   const Checkpoint checkpoint = best_checkpoint(options.checkpoint, warn);
   const TrainOptions settings = evaluation_settings(options, checkpoint);
   choose_threads(options.threads);
-  const Device device = choose_device(options.device);
+  const Device device = set_up_device(settings);
   const BuiltModel built = build_model(settings, settings.num_classes.value_or(0));
   restore_network(checkpoint, *built.network);
   built.network->to(device);

@@ -53,7 +53,15 @@ Fields eval_fields(EvalOptions& o) {
        .help = "compute threads; 0: all cores",
        .range = {.low = 0, .high = 4096}},
   };
-  append(fields, {device_field(o.device), plugin_field(o.plugin), json_field(o.json)});
+  std::vector<std::string> own_or_given{"auto"};
+  own_or_given.insert(own_or_given.end(), precisions.begin(), precisions.end());
+  append(fields, {device_field(o.device),
+                  {.name = "precision",
+                   .slot = &o.precision,
+                   .help = "as for training; auto: that of the run",
+                   .choices = own_or_given},
+                  plugin_field(o.plugin),
+                  json_field(o.json)});
   return grouped("Options", fields);
 }
 

@@ -20,7 +20,8 @@ struct EvalOptions {
   std::int64_t workers = 2;
   std::string bad_images = "fail";
   std::string device = "auto";
-  std::int64_t threads = 0;  // 0 = all cores
+  std::string precision = "auto";  // that of the run
+  std::int64_t threads = 0;        // 0 = all cores
   std::vector<std::string> plugin;
   bool json = false;
 };

@@ -7,6 +7,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/rearrange.h"
 #include "zoo/registry.h"
 
@@ -111,6 +112,7 @@ DataSource open_data(const TrainOptions& options, Parts parts) {
       options.image_size.value_or(default_image_size(kind, *source.validation, options.model));
   source.augment = options.augment == "auto" ? default_augment(kind) : options.augment;
   source.normalization = normalization_of(options, kind, source);
+  if (options.precision == "bf16") source.normalization.dtype = DType::bf16;
   return source;
 }
 
@@ -159,6 +161,7 @@ DeviceBatch InputBuffer::normalized(const Normalization& normalization) const {
     result.images = normalization.mean.empty()
                         ? images_to_float(place.images)
                         : normalize_images(place.images, normalization.mean, normalization.deviation);
+  result.images = cast(result.images, normalization.dtype);
   return result;
 }
 

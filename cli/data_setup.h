@@ -18,6 +18,7 @@ struct Normalization {
       name;  // imagenet, cifar, raw, unit; own: --mean and --std; float: float images, taken as they are
   std::vector<float> mean;
   std::vector<float> deviation;
+  DType dtype = DType::f32;  // of the network's input, which every layer's output follows
 };
 
 // A data set with everything that `auto` left open decided.
@@ -42,7 +43,7 @@ data::LoaderOptions training_loader(const TrainOptions& options, const DataSourc
 data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source);
 
 struct DeviceBatch {
-  Tensor images;  // f32 [N, 3, H, W], normalized
+  Tensor images;  // [N, 3, H, W], normalized
   Tensor labels;  // i64 [N]
   std::int64_t count = 0;
 };

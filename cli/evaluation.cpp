@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/autograd/tape.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 
 namespace qtrain::cli {
@@ -104,7 +105,7 @@ std::optional<EvaluationResult> evaluate(Module& network, data::Loader& loader,
     drop_replacements(batch, first);
     if (batch.count > 0) {
       const DeviceBatch input = to_device(batch, normalization, device);
-      totals.add(network(input.images), input.labels, input.count);
+      totals.add(cast(network(input.images), DType::f32), input.labels, input.count);
     }
     if (progress && !progress(++batches)) return std::nullopt;
   }

@@ -64,8 +64,8 @@ std::string header_text(const Session& session, const RunFolder& folder, const R
       session.data.image_size, session.data.augment, session.data.normalization.name);
   text += fmt::format("training   {} epochs of {} steps, batch size {}, {} lr {:.4g} {}, seed {}\n", o.epochs,
                       session.steps_per_epoch(), o.batch_size, o.optimizer, o.lr, o.schedule, o.seed);
-  text += fmt::format("device     {}, {} threads, {} loader workers\n", describe(session.device),
-                      thread_count(), o.workers);
+  text += fmt::format("device     {}{}, {} threads, {} loader workers\n", describe(session.device),
+                      o.precision == "fp32" ? "" : ", " + o.precision, thread_count(), o.workers);
   text += fmt::format("output     {}", folder.path().string());
   if (state.step > 0)
     text += fmt::format("\nresuming   after step {}: epoch {}, {} of {} steps done", state.step,

@@ -7,6 +7,7 @@
 #include "cli/model_setup.h"
 #include "cli/optimizer_setup.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/settings.h"
 #include "engine/core/error.h"
 #include "engine/kernels/parallel.h"
 #include "zoo/registry.h"

@@ -226,7 +226,11 @@ Fields schedule_fields(TrainOptions& o) {
 Fields machine_fields(TrainOptions& o) {
   return {
       {.name = "device", .slot = &o.device, .help = "where to compute", .choices = {"auto", "cpu", "cuda"}},
-      {.name = "precision", .slot = &o.precision, .help = "arithmetic of the network", .choices = {"fp32"}},
+      {.name = "precision",
+       .slot = &o.precision,
+       .help =
+           "bf16: activations and gradients in 16 bits, weights stay fp32; tf32: GPUs multiply fp32 faster",
+       .choices = precisions},
       {.name = "autotune",
        .slot = &o.autotune,
        .help = "on a GPU: measure cuDNN's plans for each convolution and keep the fastest"},

@@ -116,6 +116,9 @@ struct TrainOptions {
 // The table of all settings, bound to `options`, which must outlive it.
 Fields train_fields(TrainOptions& options);
 
+// --precision.
+inline const std::vector<std::string> precisions = {"fp32", "tf32", "bf16"};
+
 // Rules that bind several settings (multistep needs milestones, nesterov needs momentum, ...). Throws
 // ValueError.
 void validate(const TrainOptions& options);

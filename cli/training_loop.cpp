@@ -10,6 +10,7 @@
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/io/tensor_file.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 #include "quant/wrap.h"
 
@@ -168,7 +169,7 @@ void TrainingLoop::explain_result(const DeviceBatch& input) {
   bool backward = false;
   try {
     const FiniteCheckGuard guard;
-    const Tensor logits = (*session_.network)(input.images);
+    const Tensor logits = cast((*session_.network)(input.images), DType::f32);
     const Tensor loss =
         softmax_cross_entropy(logits, input.labels, static_cast<float>(session_.options.label_smoothing));
     backward = true;

@@ -2,6 +2,7 @@
 
 #include "engine/autograd/tape.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 #include "engine/optim/clip.h"
 #include "quant/wrap.h"
@@ -12,7 +13,7 @@ TrainingStep::TrainingStep(Session& session, StepMeter& meter, Backend& backend)
     : session_(session),
       meter_(meter),
       graph_(backend, session.options.graph),
-      counters_(*session.network),
+      traces_(*session.network),
       input_(session.device),
       parameters_(session.network->parameters()) {}
 
@@ -31,16 +32,16 @@ void TrainingStep::run(const data::Batch& batch, std::int64_t step, const std::f
   optimizer.prepare_step();
   meter_.add(step + 1, batch.count);
   const auto ran = graph_.run(graph_.is_on() ? key() : StepGraph::Key(), [&] { return device_part(look); });
-  if (ran == StepGraph::Ran::replayed) counters_.replay();
+  if (ran == StepGraph::Ran::replayed) traces_.replay();
   if (ran != StepGraph::Ran::by_host) look();
 }
 
 bool TrainingStep::device_part(const std::function<void()>& look) {
   Module& network = *session_.network;
   Optimizer& optimizer = *session_.optimizer;
-  if (graph_.is_on()) counters_.start();
+  if (graph_.is_on()) traces_.start();
   forward_and_backward();
-  const bool same_counters = graph_.is_on() && counters_.finish();
+  const bool same_counters = graph_.is_on() && traces_.finish();
   if (!graph_.is_recording()) look();
   const bool as_prepared = optimizer.apply();
   quant::after_update(network);
@@ -55,7 +56,7 @@ void TrainingStep::forward_and_backward() {
   Tensor loss;
   Tensor correct;
   {
-    const Tensor logits = network(batch.images);
+    const Tensor logits = cast(network(batch.images), DType::f32);
     loss = softmax_cross_entropy(logits, batch.labels, static_cast<float>(o.label_smoothing));
     const Tensor of_quantizers = quant::take_quantization_loss(network);
     if (of_quantizers.defined()) loss = add(loss, of_quantizers);

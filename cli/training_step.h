@@ -31,7 +31,7 @@ class TrainingStep {
   Session& session_;
   StepMeter& meter_;
   StepGraph graph_;
-  CounterMoves counters_;
+  StepTraces traces_;
   InputBuffer input_;
   std::vector<Tensor> parameters_;  // all, for clipping
 };

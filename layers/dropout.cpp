@@ -5,6 +5,7 @@
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 
 namespace qtrain {
 
@@ -25,7 +26,7 @@ Tensor Dropout::forward(const Tensor& x) {
   const float kept = probability_ < 1 ? 1 / (1 - probability_) : 0;
   std::vector<float> mask(static_cast<std::size_t>(x.numel()));
   for (float& m : mask) m = static_cast<double>(random.next()) < threshold ? 0 : kept;
-  return multiply(x, Tensor::from_values(x.shape(), mask, x.device()));
+  return multiply(x, cast(Tensor::from_values(x.shape(), mask, x.device()), x.dtype()));
 }
 
 std::string Dropout::describe() const {

@@ -16,13 +16,15 @@ std::uint64_t latest_change(const Module& network) {
   return latest;
 }
 
-void CounterMoves::start() {
+void StepTraces::start() {
   counters_ = network_.counters();
+  tensors_ = network_.parameters();
+  for (NamedTensor& buffer : network_.named_buffers()) tensors_.push_back(std::move(buffer.tensor));
   before_.clear();
   for (const Tensor& c : counters_) before_.push_back(*c.data<std::int64_t>());
 }
 
-bool CounterMoves::finish() {
+bool StepTraces::finish() {
   std::vector<std::int64_t> moves;
   for (std::size_t i = 0; i < counters_.size(); ++i)
     moves.push_back(*counters_[i].data<std::int64_t>() - before_[i]);
@@ -30,11 +32,9 @@ bool CounterMoves::finish() {
   return moves == moves_;
 }
 
-void CounterMoves::replay() {
-  for (std::size_t i = 0; i < counters_.size(); ++i) {
-    *counters_[i].data<std::int64_t>() += moves_[i];
-    counters_[i].bump_version();
-  }
+void StepTraces::replay() {
+  for (std::size_t i = 0; i < counters_.size(); ++i) *counters_[i].data<std::int64_t>() += moves_[i];
+  for (const Tensor& t : tensors_) t.bump_version();
 }
 
 }  // namespace qtrain

@@ -12,11 +12,12 @@ bool is_steady(const Module& network);
 // Another number than before whenever a module of the tree was replaced, or noted a change since.
 std::uint64_t latest_change(const Module& network);
 
-// Counters of the tree (batches tracked, forwards, ...) move on the host. A replay moves each of them as far
-// as the last step did that the host ran.
-class CounterMoves {
+// What a step leaves behind on the host: moved counters of the tree (batches tracked, forwards, ...) and
+// higher versions of the tensors that it changed. A replay moves each counter as far as the last step did
+// that the host ran, and counts as a change of all parameters and buffers.
+class StepTraces {
  public:
-  explicit CounterMoves(Module& network) : network_(network) {}
+  explicit StepTraces(Module& network) : network_(network) {}
 
   void start();   // before a step that the host runs
   bool finish();  // after it; whether all counters moved as they did in the step before
@@ -25,6 +26,7 @@ class CounterMoves {
  private:
   Module& network_;
   std::vector<Tensor> counters_;
+  std::vector<Tensor> tensors_;  // parameters and buffers, counters among them
   std::vector<std::int64_t> before_;
   std::vector<std::int64_t> moves_;
 };

@@ -17,6 +17,9 @@
 //   void run(stream, n, grouping, float* y, const float* x, float* statistics) const;
 // which also fills in what else the kernel measures, where fake_quantize() was told a place for it.
 //
+// x and y are both f32 or, but for math with a kernel of its own, both bf16; the math is float32, and so are
+// parameters, constants and their gradients.
+//
 // Behind a batch norm whose output is pending, both passes are batch norm's own
 // (engine/ops/batch_norm_fusion.h), where there is one group, and forward also needs forward().
 //
@@ -29,6 +32,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/kernels/bordered.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/math.h"
 #include "engine/kernels/scalar_functors.h"
 #include "engine/ops/arithmetic.h"
@@ -78,6 +82,23 @@ inline Tensor parameter_gradient(const Tensor& sums, std::int64_t k, const Tenso
   return into;
 }
 
+// grad_x = dL/dx; returns the sums of the K terms, [K * groups].
+template <int K, class Math>
+Tensor quantizer_gradient(const Math& math, const Grouping& grouping, const Tensor& x, const Tensor& g,
+                          const Tensor& grad_x) {
+  const Stream stream = backend(g.device()).stream();
+  const Tensor sums = K > 0 ? Tensor::empty({K * grouping.groups()}, DType::f32, g.device()) : Tensor();
+  with_float_type(g.dtype(), [&](auto type) {
+    using T = decltype(type);
+    if constexpr (K == 0)
+      map_groups(stream, g.numel(), grouping, math, grad_x.data<T>(), x.data<T>(), g.data<T>());
+    else
+      map_reduce_groups<K>(stream, g.numel(), grouping, math, sums.data<float>(), grad_x.data<T>(),
+                           x.data<T>(), g.data<T>());
+  });
+  return sums;
+}
+
 // The backward pass of a quantizer with one group, put off so that batch norm's backward can do it.
 template <int K, class F>
 class FakeQuantizeGradient final : public DeferredBatchNormGradient {
@@ -103,19 +124,12 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
   }
 
   void compute() override {
-    const Stream stream = backend(g_.device()).stream();
     Tensor grad_x = grad_x_.receive();
     if (!grad_x.defined()) grad_x = Tensor::empty_like(g_);  // only the parameters' are wanted
-    if constexpr (K == 0) {
-      map_groups(stream, g_.numel(), {}, math_, grad_x.data<float>(), x_.data<float>(), g_.data<float>());
-    } else {
-      const Tensor sums = Tensor::empty(Shape{K}, DType::f32, g_.device());
-      map_reduce_groups<K>(stream, g_.numel(), {}, math_, sums.data<float>(), grad_x.data<float>(),
-                           x_.data<float>(), g_.data<float>());
-      for (std::size_t k = 0; k < count; ++k)
-        if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
-          parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
-    }
+    const Tensor sums = quantizer_gradient<K>(math_, {}, x_, g_, grad_x);
+    for (std::size_t k = 0; k < count; ++k)
+      if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
+        parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
     if (addend().defined()) add_in_place(grad_x, addend());
   }
 
@@ -126,7 +140,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     a.grad = std::exchange(g_, {});
     a.addend = addend();
     std::array<Tensor, count> grads;
-    std::array<float*, count> sums{};
+    BatchNormSums<K> sums{};
     for (std::size_t k = 0; k < count; ++k) {
       grads[k] = grad_parameters_[k].receive();
       if (grads[k].defined()) sums[k] = grads[k].template data<float>();
@@ -178,19 +192,10 @@ struct FakeQuantizeNode : Node {
     } else {
       const Tensor input = x.get();
       if (grouping.groups() == 1 && may_defer_gradient(0)) return put_off(input, g);
-      const Stream stream = backend(g.device()).stream();
       std::vector<Tensor> grads(1 + count);
       grads[0] = reuse_or_allocate(g);
-      if constexpr (K == 0) {
-        map_groups(stream, g.numel(), grouping, BackwardOf<F>{bound()}, grads[0].data<float>(),
-                   input.data<float>(), g.data<float>());
-      } else {
-        const std::int64_t groups = grouping.groups();
-        Tensor sums = Tensor::empty({K * groups}, DType::f32, g.device());
-        map_reduce_groups<K>(stream, g.numel(), grouping, BackwardOf<F>{bound()}, sums.data<float>(),
-                             grads[0].data<float>(), input.data<float>(), g.data<float>());
-        give_parameters(grads, sums);
-      }
+      const Tensor sums = quantizer_gradient<K>(BackwardOf<F>{bound()}, grouping, input, g, grads[0]);
+      if constexpr (K > 0) give_parameters(grads, sums);
       return grads;
     }
   }
@@ -212,7 +217,10 @@ struct FakeQuantizeNode : Node {
     if constexpr (has_own_kernel<F>)
       with.run(stream, input.numel(), grouping, y.data<float>(), input.data<float>(), statistics);
     else
-      map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<float>(), input.data<float>());
+      with_float_type(input.dtype(), [&](auto type) {
+        using T = decltype(type);
+        map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<T>(), input.data<T>());
+      });
     return y;
   }
 
@@ -264,29 +272,36 @@ struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
     const Stream stream = backend(g.device()).stream();
     const BorderedRows rows(x_shape, border);
     std::vector<Tensor> grads(1 + static_cast<std::size_t>(K));
-    grads[0] = Tensor::empty(x_shape, DType::f32, g.device());
-    float* const grad_x = grads[0].template data<float>();
-    const float* const grad_y = g.data<float>();
-    if constexpr (straight_through<F>) {
-      map_inside(stream, rows, Copied(), grad_x, grad_y);
-    } else {
-      const Tensor input = this->x.get();
-      const BackwardOf<F> math{this->bound()};
-      if constexpr (K == 0) {
-        map_inside(stream, rows, math, grad_x, grad_y, input.data<float>());
+    grads[0] = Tensor::empty(x_shape, g.dtype(), g.device());
+    with_float_type(g.dtype(), [&](auto type) {
+      using T = decltype(type);
+      T* const grad_x = grads[0].template data<T>();
+      const T* const grad_y = g.data<T>();
+      if constexpr (straight_through<F>) {
+        map_inside(stream, rows, Copied(), grad_x, grad_y);
       } else {
-        const Tensor sums = Tensor::empty({K}, DType::f32, g.device());
-        map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, input.data<float>());
-        this->give_parameters(grads, sums);
+        const Tensor input = this->x.get();
+        const BackwardOf<F> math{this->bound()};
+        const T* const x = input.data<T>();
+        if constexpr (K == 0) {
+          map_inside(stream, rows, math, grad_x, grad_y, x);
+        } else {
+          const Tensor sums = Tensor::empty({K}, DType::f32, g.device());
+          map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, x);
+          this->give_parameters(grads, sums);
+        }
       }
-    }
+    });
     return grads;
   }
 
   Tensor run_forward(const F& with, const Tensor& input, float* /*statistics*/ = nullptr) const {
-    Tensor y = Tensor::empty(border.around(x_shape), DType::f32, input.device());
-    map_bordered(backend(input.device()).stream(), BorderedRows(x_shape, border), ForwardOf<F>{with},
-                 y.data<float>(), input.data<float>());
+    Tensor y = Tensor::empty(border.around(x_shape), input.dtype(), input.device());
+    with_float_type(input.dtype(), [&](auto type) {
+      using T = decltype(type);
+      map_bordered(backend(input.device()).stream(), BorderedRows(x_shape, border), ForwardOf<F>{with},
+                   y.data<T>(), input.data<T>());
+    });
     return y;
   }
 };
@@ -334,7 +349,10 @@ Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
                      const Grouping& grouping = {},
                      const std::array<Tensor, detail::constant_count<F>()>& constants = {},
                      float* statistics = nullptr) {
-  check::tensor(op, "x", x);
+  if constexpr (detail::has_own_kernel<F>)
+    check::tensor(op, "x", x);
+  else
+    check::floats(op, "x", x);
   const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
   check::sizes(x.numel() % turn == 0, op, "the elements can't be divided among the groups", x.str(),
                std::to_string(grouping.groups()) + " groups of equal size");
@@ -348,7 +366,7 @@ template <int K, class F>
 Tensor fake_quantize_padded(std::string_view op, const Tensor& x, const Border& border, F f,
                             const std::array<Tensor, static_cast<std::size_t>(K)>& parameters,
                             const std::array<Tensor, detail::constant_count<F>()>& constants = {}) {
-  check::tensor(op, "x", x);
+  check::floats(op, "x", x);
   check::rank(op, "x", x, {4});
   check::padding(op, border);
   const auto node = std::make_shared<detail::PaddedFakeQuantizeNode<K, F>>();

@@ -173,8 +173,12 @@ Tensor GroupedQuantizer::take_loss() {
   return std::exchange(loss_, Tensor());
 }
 
+bool GroupedQuantizer::has_rules() const {
+  return normalizes_ || stable_ > 0 || gamma_ != nullptr || prox_ > 0 || loss_kind_ != QuantizationLoss::none;
+}
+
 void GroupedQuantizer::start_forward(const Tensor& x) {
-  check::tensor(op_, "x", x);
+  check::floats(op_, "x", x);
   check::sizes(x.numel() > 0, op_, "an empty tensor", x.str(), "at least one element");
   if (is_training() && forwards_ != nullptr) {
     ++*forwards_->data<std::int64_t>();
@@ -191,9 +195,7 @@ Tensor GroupedQuantizer::forward(const Tensor& x) {
 
 Tensor GroupedQuantizer::forward_padded(const Tensor& x, const Border& padding) {
   // What any rule has a use for is made as a tensor.
-  const bool by_rules = normalizes_ || stable_ > 0 || gamma_ != nullptr || prox_ > 0 ||
-                        loss_kind_ != QuantizationLoss::none || bits() >= float_bits;
-  if (by_rules) return Quantizer::forward_padded(x, padding);
+  if (has_rules() || bits() >= float_bits) return Quantizer::forward_padded(x, padding);
   start_forward(x);
   return quantize_padded(x, padding);
 }

@@ -29,6 +29,7 @@ class GroupedQuantizer : public Quantizer {
   void start_epoch(const EpochStart& start) final;
   // Unless padding_after_quant.
   bool pads_first() const override;
+  bool takes_bf16() const final { return quantizes_bf16() && !has_rules(); }
   std::string kind() const override { return kind_from(op_); }
   std::string describe() const override;
   void set_bits(int bits) override;
@@ -53,6 +54,8 @@ class GroupedQuantizer : public Quantizer {
   virtual Tensor quantize_padded(const Tensor& x, const Border& padding);
   // A forward of the warm-up, the t-th from 1; follow_maximum() for quantizers with a clip.
   virtual void warm_up(const Tensor& /*x*/, const Grouping& /*grouping*/, std::int64_t /*t*/) {}
+  // True where quantize() reads x through fake_quantize() and ops alone.
+  virtual bool quantizes_bf16() const { return false; }
   // False where quantize(0) isn't 0, or zeros count in statistics.
   virtual bool ignores_zeros() const { return true; }
 
@@ -69,6 +72,7 @@ class GroupedQuantizer : public Quantizer {
   Tensor apply(const Tensor& x);
   void check_levels(int bits) const;
   bool warming_up() const;
+  bool has_rules() const;  // beside quantize()
 
   std::string_view op_;
   Role role_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/ops/cast.h"
 #include "engine/ops/matmul.h"
 #include "engine/ops/rearrange.h"
 
@@ -13,15 +14,22 @@ std::string quantizer_note(const Quantizer* weight, const Quantizer* input) {
          (input != nullptr ? "; x: " + input->describe() : "");
 }
 
-Tensor quantized(const Slot<Quantizer>& quantizer, const Tensor& x) {
-  return quantizer ? quantizer(x) : x;
+// `border`: none, or a Border.
+template <class... Border>
+Tensor quantized(const Slot<Quantizer>& quantizer, const Tensor& x, const Border&... border) {
+  if (x.dtype() == DType::f32 || quantizer->takes_bf16()) return quantizer(x, border...);
+  return cast(quantizer(cast(x, DType::f32), border...), x.dtype());
+}
+
+Tensor quantized_or_same(const Slot<Quantizer>& quantizer, const Tensor& x) {
+  return quantizer ? quantized(quantizer, x) : x;
 }
 
 // The bias beside the weights that were quantized last.
 Tensor bias_beside(const Slot<Quantizer>& weight_quantizer, const Slot<Quantizer>& bias_quantizer,
                    const Tensor& weight, const Tensor& bias) {
   if (bias_quantizer) bias_quantizer->follow_weight(weight);
-  const Tensor own = quantized(bias_quantizer, bias);
+  const Tensor own = quantized_or_same(bias_quantizer, bias);
   return weight_quantizer && own.defined() ? weight_quantizer->layer_bias(own) : own;
 }
 
@@ -54,15 +62,15 @@ QuantizedConv2d::QuantizedConv2d(const Conv2d& layer, const LayerQuantizers& qua
 
 Tensor QuantizedConv2d::forward(const Tensor& x) {
   ConvolutionGeometry g = geometry();
-  const Tensor w = quantized(weight_quantizer_, weight());
+  const Tensor w = quantized_or_same(weight_quantizer_, weight());
   const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, weight(), bias());
   Border ahead;  // what is added before the input is quantized
   if (same_padding_ || (input_quantizer_ && input_quantizer_->pads_first())) {
     ahead = same_padding_ ? same_border(x.shape(), weight().shape(), g) : Border{g.pad_begin, g.pad_end};
     g.pad_begin = g.pad_end = {0, 0};
   }
-  const Tensor input = input_quantizer_ ? input_quantizer_(x, ahead) : padded(x, ahead);
-  return quantized(output_quantizer_, conv2d(input, w, b, g));
+  const Tensor input = input_quantizer_ ? quantized(input_quantizer_, x, ahead) : padded(x, ahead);
+  return quantized_or_same(output_quantizer_, conv2d(input, w, b, g));
 }
 
 std::string QuantizedConv2d::describe() const {
@@ -78,9 +86,9 @@ QuantizedLinear::QuantizedLinear(const Linear& layer, const LayerQuantizers& qua
 }
 
 Tensor QuantizedLinear::forward(const Tensor& x) {
-  const Tensor w = quantized(weight_quantizer_, weight());
+  const Tensor w = quantized_or_same(weight_quantizer_, weight());
   const Tensor b = bias_beside(weight_quantizer_, bias_quantizer_, weight(), bias());
-  return linear(quantized(input_quantizer_, x), w, b);
+  return linear(quantized_or_same(input_quantizer_, x), w, b);
 }
 
 std::string QuantizedLinear::describe() const {

@@ -80,6 +80,10 @@ class Quantizer : public Module {
   // Called after the optimizer's step: brings learned numbers back to where they have a gradient.
   virtual void after_update() {}
 
+  // True where forward() takes bf16 and gives bf16. Other quantizers get their input as f32, and the layer
+  // rounds what they give. Weights and biases are f32 for all.
+  virtual bool takes_bf16() const { return false; }
+
   // True where zero is no fixed point, or where the padded zeros count in its statistics: the layer then adds
   // its zero padding before the input is quantized instead of after.
   virtual bool pads_first() const { return false; }

@@ -71,6 +71,7 @@ class Node {
     std::shared_ptr<Node> producer;  // of the input; nullptr for leaves
     std::size_t producer_output = 0;
     Tensor leaf;  // the input itself where it is a leaf that collects gradients
+    DType dtype = DType::f32;
     bool needs_grad = false;
   };
   std::vector<Edge> inputs_;

@@ -11,6 +11,9 @@
 
 #include "engine/autograd/deferred_gradient.h"
 #include "engine/core/error.h"
+#include "engine/kernels/element.h"
+#include "engine/kernels/float_type.h"
+#include "engine/ops/cast.h"
 
 namespace qtrain {
 namespace {
@@ -36,10 +39,22 @@ std::atomic<std::uint64_t> next_order{0};
                        .hint = ""});
 }
 
+// A gradient has the element type of what it is the gradient of.
+void require_type(std::string_view where, std::string_view what, const Tensor& gradient, DType expected) {
+  if (gradient.dtype() != expected)
+    throw DTypeError({.where = std::string(where),
+                      .what = std::string(what),
+                      .got = gradient.str(),
+                      .expected = std::string(name_of(expected)),
+                      .hint = ""});
+}
+
 void require_finite(std::string_view op, std::string_view what, const Tensor& t) {
-  if (!t.defined() || t.dtype() != DType::f32) return;
-  for (const float v : t.values())
-    if (!std::isfinite(v)) throw_non_finite(op, what, v);
+  if (!t.defined() || !is_float_type(t.dtype())) return;
+  with_float_type(t.dtype(), [&](auto type) {
+    for (const auto element : t.values<decltype(type)>())
+      if (const float v = load(element); !std::isfinite(v)) throw_non_finite(op, what, v);
+  });
 }
 
 }  // namespace
@@ -126,6 +141,7 @@ void Tape::connect(const std::shared_ptr<Node>& node, std::span<const Tensor> in
     Node::Edge edge;
     if (input.defined() && input.requires_grad()) {
       edge.needs_grad = true;
+      edge.dtype = input.dtype();
       edge.producer = input.producer();
       edge.producer_output = input.producer_output();
       if (edge.producer == nullptr) edge.leaf = input;
@@ -151,12 +167,7 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
                          .expected = "one element, or a gradient of the same shape",
                          .hint = ""});
   if (gradient.defined()) {
-    if (gradient.dtype() != DType::f32)
-      throw DTypeError({.where = "backward",
-                        .what = "wrong element type of the gradient",
-                        .got = gradient.str(),
-                        .expected = "f32",
-                        .hint = ""});
+    require_type("backward", "wrong element type of the gradient", gradient, loss.dtype());
     if (gradient.shape() != loss.shape())
       throw ShapeError({.where = "backward",
                         .what = "wrong shape of the gradient",
@@ -203,6 +214,7 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     for (std::size_t i = 0; i < node->inputs_.size(); ++i) {
       Node::Edge& edge = node->inputs_[i];
       if (!edge.needs_grad || i >= grads.size() || !grads[i].defined()) continue;
+      require_type(node->name(), "a gradient has another element type than its input", grads[i], edge.dtype);
       if (is_checking_finite)
         require_finite(node->name(), fmt::format("the gradient of its input {}", i), grads[i]);
       Tensor grad = std::move(grads[i]);
@@ -221,8 +233,9 @@ void Tape::backward(const Tensor& loss, const Tensor& gradient) {
     }) && std::ranges::all_of(node.inputs_, [](const Node::Edge& edge) { return edge.producer == nullptr; });
   };
 
-  deliver(loss.producer(), loss.producer_output(),
-          gradient.defined() ? gradient : Tensor::full(loss.shape(), 1.0F, loss.device()));
+  deliver(
+      loss.producer(), loss.producer_output(),
+      gradient.defined() ? gradient : cast(Tensor::full(loss.shape(), 1.0F, loss.device()), loss.dtype()));
   while (!ready.empty()) {
     const std::shared_ptr<Node> node = ready.top();
     ready.pop();

@@ -29,7 +29,8 @@ class Tape {
                      std::span<const Tensor> outputs);
   static bool needs_recording(std::span<const Tensor> inputs);
 
-  // Adds d(loss)/d(leaf) to every leaf's gradient. `gradient` is d(something)/d(loss): by default 1.
+  // Adds d(loss)/d(leaf) to every leaf's gradient. A gradient has the element type of its tensor; leaves that
+  // collect gradients are f32. `gradient` is d(something)/d(loss): by default 1.
   // Frees what the nodes saved.
   static void backward(const Tensor& loss, const Tensor& gradient = {});
 

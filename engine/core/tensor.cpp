@@ -267,7 +267,7 @@ Tensor& Tensor::set_requires_grad(bool value) {
   impl();
   if (value && dtype() != DType::f32)
     throw DTypeError({.where = "requires_grad",
-                      .what = "only f32 tensors have gradients",
+                      .what = "only f32 tensors collect gradients",
                       .got = str(),
                       .expected = "f32",
                       .hint = ""});

@@ -122,7 +122,7 @@ class Tensor {
   // -- autograd
   // ----------------------------------------------------------------------------------------------
   bool requires_grad() const;             // a leaf that collects gradients, or computed from one
-  Tensor& set_requires_grad(bool value);  // for leaves
+  Tensor& set_requires_grad(bool value);  // for leaves, f32
   Tensor grad() const;                    // undefined before the first backward()
   void set_grad(Tensor gradient) const;
   const std::shared_ptr<Node>& producer() const;  // nullptr for leaves

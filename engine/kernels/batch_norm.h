@@ -17,13 +17,13 @@
 // Two passes: the sums, then dL/dx. Sums have a fixed order, whatever the number of threads.
 #pragma once
 
-#include <array>
 #include <functional>
 #include <span>
 
 #include "engine/kernels/batch_norm_arguments.h"
 #include "engine/kernels/device/batch_norm.h"
 #include "engine/kernels/elementwise.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/grouped.h"
 
 namespace qtrain {
@@ -55,10 +55,24 @@ void batch_norm_backward_tiles(const BatchNormBackward& arguments, const Gradien
 
 }  // namespace detail
 
+// bf16 on the host: batch_norm_widened.h.
+namespace through_f32 {
+void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y);
+template <class F>
+void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q,
+                    const Tensor& y);
+template <int K, class Math>
+void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
+                         const BatchNormSums<K>& sums);
+}  // namespace through_f32
+
 // q has x's shape.
 template <class F>
 void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const Tensor& q, const Tensor& y) {
-  if (on_device(stream)) return device::batch_norm_map<float>(stream, of, f, q, y);
+  if (on_device(stream))
+    return with_float_type(q.dtype(),
+                           [&](auto type) { device::batch_norm_map<decltype(type)>(stream, of, f, q, y); });
+  if (q.dtype() == DType::bf16) return through_f32::batch_norm_map(stream, of, f, q, y);
   detail::prepare_group(f, 0);
   float* const out = q.data<float>();
   detail::batch_norm_tiles(of, y, [&f, out](const float* values, std::int64_t first, std::int64_t count) {
@@ -68,8 +82,13 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const 
 
 template <int K, class Math>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& arguments, Math math,
-                         const std::array<float*, static_cast<std::size_t>(K)>& sums = {}) {
-  if (on_device(stream)) return device::batch_norm_backward<float, K>(stream, arguments, math, sums);
+                         const BatchNormSums<K>& sums = {}) {
+  if (on_device(stream))
+    return with_float_type(arguments.grad.dtype(), [&](auto type) {
+      device::batch_norm_backward<decltype(type), K>(stream, arguments, math, sums);
+    });
+  if (arguments.grad.dtype() == DType::bf16)
+    return through_f32::batch_norm_backward<K>(stream, arguments, math, sums);
   if constexpr (std::is_same_v<Math, Identity>) {
     detail::batch_norm_backward_tiles(arguments, nullptr, {});
   } else {
@@ -96,3 +115,5 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& argument
 }
 
 }  // namespace qtrain
+
+#include "engine/kernels/batch_norm_widened.h"  // the definitions

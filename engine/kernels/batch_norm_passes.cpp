@@ -20,8 +20,10 @@ void batch_norm_statistics(const Stream& stream, const Tensor& x, const Tensor& 
                            const Tensor& running_variance, const Tensor& coefficients) {
   const BatchNormTraining finish{channel_of(coefficients, gamma, beta), epsilon, momentum,
                                  data_or_null(running_mean), data_or_null(running_variance)};
-  if (on_device(stream)) return device::batch_norm_statistics<float>(stream, x, finish);
-  detail::batch_norm_statistics_on_host(x, finish);
+  if (on_device(stream))
+    return with_float_type(
+        x.dtype(), [&](auto type) { device::batch_norm_statistics<decltype(type)>(stream, x, finish); });
+  detail::batch_norm_statistics_on_host(x.dtype() == DType::bf16 ? widened(stream, x) : x, finish);
 }
 
 void batch_norm_coefficients(const Stream& stream, const Tensor& gamma, const Tensor& beta,
@@ -33,7 +35,11 @@ void batch_norm_coefficients(const Stream& stream, const Tensor& gamma, const Te
 }
 
 void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y) {
-  if (on_device(stream)) return device::batch_norm_map<float>(stream, of, Identity{}, Tensor(), y);
+  if (on_device(stream))
+    return with_float_type(y.dtype(), [&](auto type) {
+      device::batch_norm_map<decltype(type)>(stream, of, Identity{}, Tensor(), y);
+    });
+  if (y.dtype() == DType::bf16) return through_f32::batch_norm_output(stream, of, y);
   detail::batch_norm_tiles(of, y, nullptr);
 }
 

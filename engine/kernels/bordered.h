@@ -10,8 +10,8 @@
 //                                                {out, terms} = f(in, wide) inside; in the border the terms
 //                                                are those of f(0, wide); sums[k] = sum of terms[k] over both
 //
-// Functors are those of grouped.h, with one group. Results are the same for any number of threads: a block of
-// a reduction is a number of whole rows.
+// Arrays are of float or BFloat16. Functors are those of grouped.h, with one group. Results are the same for
+// any number of threads: a block of a reduction is a number of whole rows.
 #pragma once
 
 #include "engine/kernels/bordered_rows.h"
@@ -39,10 +39,10 @@ struct Constant {
 
 // map_block() that asks a little ahead for the memory it writes: a store to a line that isn't cached waits
 // for it. Writes of large images take a sixth less time; asking for what is read as well gains nothing.
-template <class F, class... In>
-void map_row(F f, std::int64_t n, float* out, const In*... in) {
+template <class F, class Out, class... In>
+void map_row(F f, std::int64_t n, Out* out, const In*... in) {
   constexpr std::int64_t ahead = 256;  // elements
-  constexpr std::int64_t line = 16;
+  constexpr std::int64_t line = 64 / sizeof(Out);
   for (std::int64_t i = 0; i < n; i += ahead) {
     const std::int64_t end = std::min(i + ahead, n);
     for (std::int64_t j = i; j < end; j += line) __builtin_prefetch(out + j + ahead, 1);
@@ -53,14 +53,15 @@ void map_row(F f, std::int64_t n, float* out, const In*... in) {
 }  // namespace detail
 
 // border(f) is what the border gets.
-template <class F, class Border>
-void map_bordered(const Stream& stream, const BorderedRows& rows, F f, Border border, float* wide,
-                  const float* in) {
+template <class F, class Border, class Wide, class In>
+void map_bordered(const Stream& stream, const BorderedRows& rows, F f, Border border, Wide* wide,
+                  const In* in) {
   if (on_device(stream)) return device::map_bordered(stream, rows, f, border, wide, in);
   parallel_for(rows.count(), rows.grain(), [&](std::int64_t begin, std::int64_t end) {
     F local = f;
     detail::prepare_group(local, 0);
-    const float of_border = border(local);
+    Wide of_border;
+    store(of_border, border(local));
     for (std::int64_t row = begin; row < end; ++row)
       rows.visit(
           row,
@@ -71,8 +72,8 @@ void map_bordered(const Stream& stream, const BorderedRows& rows, F f, Border bo
   });
 }
 
-template <class F>
-void map_bordered(const Stream& stream, const BorderedRows& rows, F f, float* wide, const float* in) {
+template <class F, class Wide, class In>
+void map_bordered(const Stream& stream, const BorderedRows& rows, F f, Wide* wide, const In* in) {
   map_bordered(stream, rows, f, detail::ValueAtZero(), wide, in);
 }
 template <class T>
@@ -80,8 +81,8 @@ void fill_border(const Stream& stream, const BorderedRows& rows, float value, T*
   map_bordered(stream, rows, Copied(), detail::Constant{value}, wide, in);
 }
 
-template <class F, class... In>
-void map_inside(const Stream& stream, const BorderedRows& rows, F f, float* out, const float* wide,
+template <class F, class Out, class Wide, class... In>
+void map_inside(const Stream& stream, const BorderedRows& rows, F f, Out* out, const Wide* wide,
                 const In*... in) {
   if (on_device(stream)) return device::map_inside(stream, rows, f, out, wide, in...);
   parallel_for(rows.count(), rows.grain(), [&](std::int64_t begin, std::int64_t end) {
@@ -97,9 +98,9 @@ void map_inside(const Stream& stream, const BorderedRows& rows, F f, float* out,
   });
 }
 
-template <int K, class F>
-void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, float* sums, float* out,
-                         const float* wide, const float* in) {
+template <int K, class F, class Out, class Wide, class In>
+void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, float* sums, Out* out,
+                         const Wide* wide, const In* in) {
   if (on_device(stream)) return device::map_reduce_bordered<K>(stream, rows, f, sums, out, wide, in);
   const std::int64_t blocks = (rows.count() + rows.block() - 1) / rows.block();
   const Scratch<double> partial(stream, blocks * K);
@@ -112,18 +113,18 @@ void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, fl
         rows.visit(
             row,
             [&](std::int64_t at, std::int64_t from, std::int64_t n) {
-              float* const o = out + from;
-              const float* const x = in + from;
-              const float* const w = wide + at;
+              Out* const o = out + from;
+              const In* const x = in + from;
+              const Wide* const w = wide + at;
               lane_sums.add(0, n, [local, o, x, w](std::int64_t i) {
-                const Mapped<K> mapped = local(x[i], w[i]);
-                o[i] = mapped.value;
+                const Mapped<K> mapped = local(load(x[i]), load(w[i]));
+                store(o[i], mapped.value);
                 return mapped.terms;
               });
             },
             [&](std::int64_t at, std::int64_t n) {
-              const float* const w = wide + at;
-              lane_sums.add(0, n, [local, w](std::int64_t i) { return local(0.0F, w[i]).terms; });
+              const Wide* const w = wide + at;
+              lane_sums.add(0, n, [local, w](std::int64_t i) { return local(0.0F, load(w[i])).terms; });
             });
       lane_sums.total(partial.data() + b * K);
     }

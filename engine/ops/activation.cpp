@@ -1,10 +1,9 @@
 #include "engine/ops/activation.h"
 
 #include "engine/autograd/tape.h"
-#include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
 #include "engine/kernels/math.h"
 #include "engine/ops/check.h"
+#include "engine/ops/map_tensors.h"
 
 namespace qtrain {
 namespace {
@@ -98,17 +97,16 @@ struct ActivationNode final : Node {
     const Tensor& grad_y = grad_outputs[0];
     const Tensor basis = kept.get();
     Tensor grad_x = reuse_or_allocate(grad_y);
-    map(backend(grad_y.device()).stream(), grad_y.numel(), Backward<F>{f}, grad_x.data<float>(),
-        basis.data<float>(), grad_y.data<float>());
+    map_tensors(Backward<F>{f}, grad_x, basis, grad_y);
     return {grad_x};
   }
 };
 
 template <class F>
 Tensor activate(const Tensor& x, F f) {
-  check::tensor(F::name, "x", x);
+  check::floats(F::name, "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), Forward<F>{f}, y.data<float>(), x.data<float>());
+  map_tensors(Forward<F>{f}, y, x);
   return Tape::record<ActivationNode<F>>(F::name, {x}, y, [&](ActivationNode<F>& node) {
     node.f = f;
     node.kept.save(from_output<F> ? y : x);

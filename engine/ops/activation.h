@@ -1,5 +1,5 @@
-// Activations, elementwise on f32 tensors of any shape. Derivatives at the kinks are PyTorch's: relu and
-// relu6 pass nothing at their ends, leaky_relu has its slope at 0, clamp passes at both ends.
+// Activations, elementwise on f32 or bf16 tensors of any shape. Derivatives at the kinks are PyTorch's: relu
+// and relu6 pass nothing at their ends, leaky_relu has its slope at 0, clamp passes at both ends.
 #pragma once
 
 #include "engine/core/tensor.h"

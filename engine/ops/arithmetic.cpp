@@ -4,10 +4,9 @@
 #include <array>
 
 #include "engine/autograd/tape.h"
-#include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
-#include "engine/kernels/scalar_functors.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/check.h"
+#include "engine/ops/map_tensors.h"
 #include "engine/ops/strides.h"
 
 namespace qtrain {
@@ -67,16 +66,16 @@ struct DerivativeOfB {
   QTRAIN_HOST_DEVICE float operator()(float a, float b) const { return F{}.db(a, b); }
 };
 
-template <class F>
+template <class F, class T>
 struct Broadcast {
   F f;
   StoredOrder order;
   StoredOrder::Strides a_strides, b_strides;
-  const float* a;
-  const float* b;
-  float* y;
+  const T* a;
+  const T* b;
+  T* y;
   QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
-    y[i] = f(a[order.offset(i, a_strides)], b[order.offset(i, b_strides)]);
+    store(y[i], f(load(a[order.offset(i, a_strides)]), load(b[order.offset(i, b_strides)])));
   }
 };
 
@@ -84,17 +83,14 @@ struct Broadcast {
 // its operands through their strides, with stride 0 along repeated dimensions.
 template <class F>
 void run_broadcast(F f, const Tensor& a, const Tensor& b, const Tensor& out) {
-  const Stream stream = backend(out.device()).stream();
-  float* y = out.data<float>();
-  const float* pa = a.data<float>();
-  const float* pb = b.data<float>();
-  if (a.shape() == b.shape()) {
-    map(stream, out.numel(), f, y, pa, pb);
-    return;
-  }
+  if (a.shape() == b.shape()) return map_tensors(f, out, a, b);
   const StoredOrder order(out.shape());
-  for_each(stream, out.numel(),
-           Broadcast<F>{f, order, order.strides_of(a.shape()), order.strides_of(b.shape()), pa, pb, y});
+  with_float_type(out.dtype(), [&](auto type) {
+    using T = decltype(type);
+    for_each(backend(out.device()).stream(), out.numel(),
+             Broadcast<F, T>{f, order, order.strides_of(a.shape()), order.strides_of(b.shape()), a.data<T>(),
+                             b.data<T>(), out.data<T>()});
+  });
 }
 
 template <class F>
@@ -123,8 +119,7 @@ struct BinaryNode final : Node {
     } else {
       Tensor d = Tensor::empty_like(g);
       run_broadcast(derivative, a.get(), b.get(), d);
-      map(backend(g.device()).stream(), g.numel(), Product(), d.data<float>(), d.data<float>(),
-          g.data<float>());
+      map_tensors(Product(), d, d, g);
       return d;
     }
   }
@@ -132,10 +127,10 @@ struct BinaryNode final : Node {
 
 template <class F>
 Tensor binary(const Tensor& a, const Tensor& b) {
-  check::tensor(F::name, "a", a);
-  check::tensor(F::name, "b", b);
+  check::floats(F::name, "a", a);
+  check::tensor(F::name, "b", b, a.dtype());
   check::same_device(F::name, {a, b});
-  Tensor y = Tensor::empty(broadcast_shape(F::name, a, b), DType::f32, a.device());
+  Tensor y = Tensor::empty(broadcast_shape(F::name, a, b), a.dtype(), a.device());
   run_broadcast(F{}, a, b, y);
   return Tape::record<BinaryNode<F>>(F::name, {a, b}, y, [&](BinaryNode<F>& node) {
     node.a_shape = a.shape();
@@ -164,18 +159,19 @@ struct Times {
 };
 
 // Each output element walks the dimensions that broadcasting repeated.
+template <class T>
 struct SumRepeated {
   StoredOrder kept, repeated;
   StoredOrder::Strides in_kept, in_repeated, in_out;
   std::int64_t terms;
-  const float* x;
-  float* y;
+  const T* x;
+  T* y;
   QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
     const std::int64_t start = kept.offset(i, in_kept);
     double total = 0;
     for (std::int64_t k = 0; k < terms; ++k)
-      total += static_cast<double>(x[start + repeated.offset(k, in_repeated)]);
-    y[kept.offset(i, in_out)] = static_cast<float>(total);
+      total += static_cast<double>(load(x[start + repeated.offset(k, in_repeated)]));
+    store(y[kept.offset(i, in_out)], static_cast<float>(total));
   }
 };
 
@@ -201,40 +197,40 @@ Tensor divide(const Tensor& a, const Tensor& b) {
 }
 
 Tensor scale(const Tensor& x, float factor) {
-  check::tensor("scale", "x", x);
+  check::floats("scale", "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), Scaled{factor}, y.data<float>(), x.data<float>());
+  map_tensors(Scaled{factor}, y, x);
   return Tape::record<ScaleNode>("scale", {x}, y, [&](ScaleNode& node) { node.factor = factor; });
 }
 
 Tensor shift(const Tensor& x, float offset) {
-  check::tensor("shift", "x", x);
+  check::floats("shift", "x", x);
   Tensor y = Tensor::empty_like(x);
-  map(backend(x.device()).stream(), x.numel(), Shifted{offset}, y.data<float>(), x.data<float>());
+  map_tensors(Shifted{offset}, y, x);
   return Tape::record<ShiftNode>("shift", {x}, y, [](ShiftNode&) {});
 }
 
 void add_in_place(const Tensor& a, const Tensor& b) {
-  check::tensor("add_in_place", "a", a);
-  check::tensor("add_in_place", "b", b);
+  check::floats("add_in_place", "a", a);
+  check::tensor("add_in_place", "b", b, a.dtype());
   check::shape("add_in_place", "b", b, a.shape());
   check::same_device("add_in_place", {a, b});
-  map(backend(a.device()).stream(), a.numel(), Add{}, a.data<float>(), a.data<float>(), b.data<float>());
+  map_tensors(Add{}, a, a, b);
   a.bump_version();
 }
 
 void multiply_in_place(const Tensor& a, const Tensor& factor) {
-  check::tensor("multiply_in_place", "a", a);
+  check::floats("multiply_in_place", "a", a);
   check::tensor("multiply_in_place", "factor", factor);
   check::sizes(factor.numel() == 1, "multiply_in_place", "the factor is not one value", factor.str(),
                "one element");
   check::same_device("multiply_in_place", {a, factor});
-  map(backend(a.device()).stream(), a.numel(), Times{factor.data<float>()}, a.data<float>(), a.data<float>());
+  map_tensors(Times{factor.data<float>()}, a, a);
   a.bump_version();
 }
 
 Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
-  check::tensor("sum_to_shape", "t", t);
+  check::floats("sum_to_shape", "t", t);
   if (t.shape() == shape) return t;
   bool broadcasts = shape.rank() <= t.rank();
   for (std::size_t i = 1; broadcasts && i <= shape.rank(); ++i)  // from the last dimension
@@ -242,26 +238,24 @@ Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
   check::sizes(broadcasts, "sum_to_shape", "no broadcasting leads there", t.str(),
                "a shape that broadcasts from " + shape.str());
   const NoGradGuard no_grad;
-  Tensor out = Tensor::empty(shape, DType::f32, t.device());
-  const Stream stream = backend(t.device()).stream();
-  const float* x = t.data<float>();
-  if (shape.numel() == 1) {
-    reduce<1, Sum>(stream, t.numel(), Itself(), out.data<float>(), x);
-    return out;
-  }
+  if (shape.numel() == 1) return cast(total_of(t, shape), t.dtype());
+  Tensor out = Tensor::empty(shape, t.dtype(), t.device());
   // The repeated dimensions are those with stride 0.
   const StoredOrder kept(shape, t.rank());
   const StoredOrder repeated = kept.complement(t.shape());
-  const SumRepeated sum{
-      .kept = kept,
-      .repeated = repeated,
-      .in_kept = kept.strides_of(t.shape()),
-      .in_repeated = repeated.strides_of(t.shape()),
-      .in_out = kept.strides_of(shape),  // in the order of its own rank, which may differ from t's
-      .terms = repeated.numel(),
-      .x = x,
-      .y = out.data<float>()};
-  for_each(stream, shape.numel(), sum, 1);
+  with_float_type(t.dtype(), [&](auto type) {
+    using T = decltype(type);
+    const SumRepeated<T> sum{
+        .kept = kept,
+        .repeated = repeated,
+        .in_kept = kept.strides_of(t.shape()),
+        .in_repeated = repeated.strides_of(t.shape()),
+        .in_out = kept.strides_of(shape),  // in the order of its own rank, which may differ from t's
+        .terms = repeated.numel(),
+        .x = t.data<T>(),
+        .y = out.data<T>()};
+    for_each(backend(t.device()).stream(), shape.numel(), sum, 1);
+  });
   return out;
 }
 

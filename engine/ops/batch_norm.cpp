@@ -66,7 +66,7 @@ struct BatchNormNode final : Node {
 
 void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& residual, bool running) {
   constexpr std::string_view op = "batch_norm";
-  check::tensor(op, "x", x);
+  check::floats(op, "x", x);
   check::rank(op, "x", x, {2, 4});
   check::sizes(x.numel() > 0, op, "nothing to normalize", x.str(), "at least one element");
   const Shape channels{x.dim(1)};
@@ -79,7 +79,7 @@ void check_arguments(const Tensor& x, const BatchNormState& s, const Tensor& res
     check::shape(op, name, t, channels);
   }
   if (residual.defined()) {
-    check::tensor(op, "residual", residual);
+    check::tensor(op, "residual", residual, x.dtype());
     check::shape(op, "residual", residual, x.shape());
   }
   check::same_device(op, {x, s.gamma, s.beta, s.running_mean, s.running_variance, residual});

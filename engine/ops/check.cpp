@@ -5,22 +5,36 @@
 #include <algorithm>
 
 #include "engine/core/error.h"
+#include "engine/kernels/float_type.h"
 
 namespace qtrain::check {
 
-void tensor(std::string_view op, std::string_view name, const Tensor& t, DType dtype) {
+namespace {
+
+void require_type(bool holds, std::string_view op, std::string_view name, const Tensor& t,
+                  std::string_view expected) {
   if (!t.defined())
     throw ValueError({.where = std::string(op),
                       .what = fmt::format("'{}' is missing", name),
                       .got = "no tensor",
-                      .expected = std::string(name_of(dtype)),
+                      .expected = std::string(expected),
                       .hint = ""});
-  if (t.dtype() != dtype)
+  if (!holds)
     throw DTypeError({.where = std::string(op),
                       .what = fmt::format("'{}' has the wrong element type", name),
                       .got = t.str(),
-                      .expected = std::string(name_of(dtype)),
+                      .expected = std::string(expected),
                       .hint = ""});
+}
+
+}  // namespace
+
+void tensor(std::string_view op, std::string_view name, const Tensor& t, DType dtype) {
+  require_type(t.defined() && t.dtype() == dtype, op, name, t, name_of(dtype));
+}
+
+void floats(std::string_view op, std::string_view name, const Tensor& t) {
+  require_type(t.defined() && is_float_type(t.dtype()), op, name, t, "f32 or bf16");
 }
 
 void rank(std::string_view op, std::string_view name, const Tensor& t,

@@ -13,6 +13,8 @@ namespace qtrain::check {
 
 // A defined tensor of that element type, on the reference's device where one is given.
 void tensor(std::string_view op, std::string_view name, const Tensor& t, DType dtype = DType::f32);
+// A defined tensor of a type that ops compute with: f32 or bf16.
+void floats(std::string_view op, std::string_view name, const Tensor& t);
 void rank(std::string_view op, std::string_view name, const Tensor& t,
           std::initializer_list<std::size_t> ranks);
 void shape(std::string_view op, std::string_view name, const Tensor& t, const Shape& expected);

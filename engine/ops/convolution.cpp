@@ -5,6 +5,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/check.h"
 
 namespace qtrain {
@@ -26,12 +27,12 @@ struct ConvolutionNode final : Node {
     std::vector<Tensor> grads(3);
     const bool wants_bias = needs_grad(2);
     if (needs_grad(1) || wants_bias) {
-      grads[1] = Tensor::empty(weight_shape, DType::f32, grad_y.device());
-      if (wants_bias) grads[2] = Tensor::empty({weight_shape[0]}, DType::f32, grad_y.device());
+      grads[1] = Tensor::empty(weight_shape, grad_y.dtype(), grad_y.device());
+      if (wants_bias) grads[2] = Tensor::empty({weight_shape[0]}, grad_y.dtype(), grad_y.device());
       b.convolution_backward_weight(b.stream(), geometry, x.get(), grad_y, grads[1], grads[2]);
     }
     if (needs_grad(0)) {
-      grads[0] = Tensor::empty(x_shape, DType::f32, grad_y.device());
+      grads[0] = Tensor::empty(x_shape, grad_y.dtype(), grad_y.device());
       b.convolution_backward_data(b.stream(), geometry, weight.get(), grad_y, grads[0]);
     }
     return grads;
@@ -59,6 +60,21 @@ void check_geometry(const ConvolutionGeometry& g) {
                "at least 0");
 }
 
+// All of one element type.
+Tensor convolve(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                const ConvolutionGeometry& geometry, const Shape& shape) {
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  Backend& b = backend(x.device());
+  b.convolution_forward(b.stream(), geometry, x, weight, bias, y);
+  return Tape::record<ConvolutionNode>("conv2d", {x, weight, bias}, y, [&](ConvolutionNode& node) {
+    if (weight.requires_grad() || (bias.defined() && bias.requires_grad())) node.x.save(x);
+    if (x.requires_grad()) node.weight.save(weight);
+    node.x_shape = x.shape();
+    node.weight_shape = weight.shape();
+    node.geometry = geometry;
+  });
+}
+
 }  // namespace
 
 Shape conv2d_shape(const Shape& x, const Shape& weight, const ConvolutionGeometry& g) {
@@ -81,27 +97,19 @@ Shape conv2d_shape(const Shape& x, const Shape& weight, const ConvolutionGeometr
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const ConvolutionGeometry& geometry) {
-  check::tensor("conv2d", "x", x);
-  check::tensor("conv2d", "weight", weight);
+  check::floats("conv2d", "x", x);
+  check::floats("conv2d", "weight", weight);
   check::rank("conv2d", "x", x, {4});
   check::rank("conv2d", "weight", weight, {4});
   if (bias.defined()) {
-    check::tensor("conv2d", "bias", bias);
+    check::floats("conv2d", "bias", bias);
     check::shape("conv2d", "bias", bias, {weight.dim(0)});
   }
   check::same_device("conv2d", {x, weight, bias});
-  Tensor y = Tensor::empty(conv2d_shape(x.shape(), weight.shape(), geometry), DType::f32, x.device());
+  const Shape shape = conv2d_shape(x.shape(), weight.shape(), geometry);
   check::sizes(x.numel() > 0 && weight.numel() > 0, "conv2d", "nothing to convolve",
                x.str() + " and " + weight.str(), "at least one image and one filter");
-  Backend& b = backend(x.device());
-  b.convolution_forward(b.stream(), geometry, x, weight, bias, y);
-  return Tape::record<ConvolutionNode>("conv2d", {x, weight, bias}, y, [&](ConvolutionNode& node) {
-    if (weight.requires_grad() || (bias.defined() && bias.requires_grad())) node.x.save(x);
-    if (x.requires_grad()) node.weight.save(weight);
-    node.x_shape = x.shape();
-    node.weight_shape = weight.shape();
-    node.geometry = geometry;
-  });
+  return convolve(x, cast(weight, x.dtype()), bias.defined() ? cast(bias, x.dtype()) : bias, geometry, shape);
 }
 
 }  // namespace qtrain

@@ -3,6 +3,7 @@
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/check.h"
 
 namespace qtrain {
@@ -10,7 +11,7 @@ namespace {
 
 Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                const Tensor& bias = {}) {
-  Tensor c = Tensor::empty({a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)}, DType::f32, a.device());
+  Tensor c = Tensor::empty({a.dim(transpose_a ? 1 : 0), b.dim(transpose_b ? 0 : 1)}, a.dtype(), a.device());
   Backend& on = backend(a.device());
   on.matmul(on.stream(), a, transpose_a, b, transpose_b, bias, c);
   return c;
@@ -48,9 +49,18 @@ struct LinearNode final : Node {
 };
 
 void check_matrix(std::string_view op, std::string_view name, const Tensor& t) {
-  check::tensor(op, name, t);
+  check::floats(op, name, t);
   check::rank(op, name, t, {2});
   check::sizes(t.numel() > 0, op, "an empty matrix", t.str(), "at least one element");
+}
+
+// All of one element type.
+Tensor project(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return Tape::record<LinearNode>("linear", {x, weight, bias}, product(x, false, weight, true, bias),
+                                  [&](LinearNode& node) {
+                                    if (weight.requires_grad()) node.x.save(x);
+                                    if (x.requires_grad()) node.weight.save(weight);
+                                  });
 }
 
 }  // namespace
@@ -58,6 +68,7 @@ void check_matrix(std::string_view op, std::string_view name, const Tensor& t) {
 Tensor matmul(const Tensor& a, const Tensor& b) {
   check_matrix("matmul", "a", a);
   check_matrix("matmul", "b", b);
+  check::tensor("matmul", "b", b, a.dtype());
   check::same_device("matmul", {a, b});
   check::sizes(a.dim(1) == b.dim(0), "matmul", "inner sizes don't match", a.str() + " and " + b.str(),
                "columns of a = rows of b");
@@ -73,15 +84,11 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check::sizes(x.dim(1) == weight.dim(1), "linear", "input features don't match",
                x.str() + " and " + weight.str(), "x [N, in] and weight [out, in]");
   if (bias.defined()) {
-    check::tensor("linear", "bias", bias);
+    check::floats("linear", "bias", bias);
     check::shape("linear", "bias", bias, {weight.dim(0)});
   }
   check::same_device("linear", {x, weight, bias});
-  return Tape::record<LinearNode>("linear", {x, weight, bias}, product(x, false, weight, true, bias),
-                                  [&](LinearNode& node) {
-                                    if (weight.requires_grad()) node.x.save(x);
-                                    if (x.requires_grad()) node.weight.save(weight);
-                                  });
+  return project(x, cast(weight, x.dtype()), bias.defined() ? cast(bias, x.dtype()) : bias);
 }
 
 }  // namespace qtrain

@@ -4,14 +4,13 @@
 
 #include "engine/autograd/tape.h"
 #include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
 #include "engine/ops/check.h"
 
 namespace qtrain {
 namespace {
 
 Shape pooled_shape(std::string_view op, const Tensor& x, const PoolGeometry& g) {
-  check::tensor(op, "x", x);
+  check::floats(op, "x", x);
   check::rank(op, "x", x, {4});
   check::sizes(x.numel() > 0, op, "nothing to pool", x.str(), "at least one image");
   constexpr std::int64_t most = 1 << 20;
@@ -37,7 +36,7 @@ struct MaxPoolNode final : Node {
   std::vector<SavedTensor*> saved() override { return {&indices}; }
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& grad_y = grad_outputs[0];
-    Tensor grad_x = Tensor::empty(x_shape, DType::f32, grad_y.device());
+    Tensor grad_x = Tensor::empty(x_shape, grad_y.dtype(), grad_y.device());
     Backend& b = backend(grad_y.device());
     b.max_pool_backward(b.stream(), geometry, indices.get(), grad_y, grad_x);
     return {grad_x};
@@ -51,7 +50,7 @@ struct AveragePoolNode final : Node {
   std::vector<SavedTensor*> saved() override { return {}; }
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& grad_y = grad_outputs[0];
-    Tensor grad_x = Tensor::empty(x_shape, DType::f32, grad_y.device());
+    Tensor grad_x = Tensor::empty(x_shape, grad_y.dtype(), grad_y.device());
     Backend& b = backend(grad_y.device());
     b.average_pool_backward(b.stream(), geometry, grad_y, grad_x);
     return {grad_x};
@@ -62,7 +61,7 @@ struct AveragePoolNode final : Node {
 
 Tensor max_pool2d(const Tensor& x, const PoolGeometry& geometry) {
   const Shape shape = pooled_shape("max_pool2d", x, geometry);
-  Tensor y = Tensor::empty(shape, DType::f32, x.device());
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   Tensor indices = Tensor::empty(shape, DType::i32, x.device());
   Backend& b = backend(x.device());
   b.max_pool_forward(b.stream(), geometry, x, y, indices);
@@ -75,7 +74,7 @@ Tensor max_pool2d(const Tensor& x, const PoolGeometry& geometry) {
 
 Tensor average_pool2d(const Tensor& x, const PoolGeometry& geometry) {
   const Shape shape = pooled_shape("average_pool2d", x, geometry);
-  Tensor y = Tensor::empty(shape, DType::f32, x.device());
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   Backend& b = backend(x.device());
   b.average_pool_forward(b.stream(), geometry, x, y);
   return Tape::record<AveragePoolNode>("average_pool2d", {x}, y, [&](AveragePoolNode& node) {
@@ -85,7 +84,7 @@ Tensor average_pool2d(const Tensor& x, const PoolGeometry& geometry) {
 }
 
 Tensor global_average_pool2d(const Tensor& x) {
-  check::tensor("global_average_pool2d", "x", x);
+  check::floats("global_average_pool2d", "x", x);
   check::rank("global_average_pool2d", "x", x, {4});
   check::sizes(x.numel() > 0, "global_average_pool2d", "nothing to pool", x.str(), "at least one image");
   const Extent image{x.dim(2), x.dim(3)};

@@ -1,4 +1,4 @@
-// Pooling over windows of [N, C, H, W]; windows that reach over the edge see padding.
+// Pooling over windows of [N, C, H, W], f32 or bf16; windows that reach over the edge see padding.
 #pragma once
 
 #include "engine/backend/geometry.h"

@@ -10,6 +10,7 @@
 #include "engine/core/error.h"
 #include "engine/core/layout.h"
 #include "engine/kernels/bordered.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/scalar_functors.h"
 #include "engine/ops/check.h"
 #include "engine/ops/strides.h"
@@ -35,18 +36,22 @@ struct RowMajorIndex {
   }
 };
 
+template <class T>
 struct CopyReordered {
   RowMajorIndex from, to;
-  const float* source;
-  float* target;
+  const T* source;
+  T* target;
   QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const { target[to(i)] = source[from(i)]; }
 };
 
 // Copies in row-major order of both shapes.
 Tensor reordered_copy(const Tensor& x, const Shape& shape) {
-  Tensor y = Tensor::empty(shape, DType::f32, x.device());
-  for_each(backend(x.device()).stream(), x.numel(),
-           CopyReordered{RowMajorIndex(x.shape()), RowMajorIndex(shape), x.data<float>(), y.data<float>()});
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  with_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    for_each(backend(x.device()).stream(), x.numel(),
+             CopyReordered<T>{RowMajorIndex(x.shape()), RowMajorIndex(shape), x.data<T>(), y.data<T>()});
+  });
   return y;
 }
 
@@ -66,15 +71,16 @@ struct ReshapeNode final : Node {
 
 // The part of `whole` where dimension `dim` runs over start .. start + part's size, to or from `part`.
 enum class Direction { into_whole, out_of_whole };
+template <class T>
 struct CopyPart {
   StoredOrder order;
   StoredOrder::Strides in_whole, in_part;
-  float* whole;  // where the part starts
-  float* part;
+  T* whole;  // where the part starts
+  T* part;
   Direction direction;
   QTRAIN_HOST_DEVICE void operator()(std::int64_t i) const {
-    float& in_w = whole[order.offset(i, in_whole)];
-    float& in_p = part[order.offset(i, in_part)];
+    T& in_w = whole[order.offset(i, in_whole)];
+    T& in_p = part[order.offset(i, in_part)];
     if (direction == Direction::into_whole)
       in_w = in_p;
     else
@@ -88,8 +94,11 @@ void copy_part(const Tensor& whole, const Tensor& part, std::size_t dim, std::in
   // A dimension of size 1 has stride 0 in strides_of, but the start still needs its distance.
   StoredOrder::Strides in_whole = StoredOrder(whole.shape()).strides_of(whole.shape());
   const std::int64_t offset = start * in_whole[dim];
-  for_each(backend(whole.device()).stream(), part.numel(),
-           CopyPart{order, in_whole, in_part, whole.data<float>() + offset, part.data<float>(), direction});
+  with_float_type(whole.dtype(), [&](auto type) {
+    using T = decltype(type);
+    for_each(backend(whole.device()).stream(), part.numel(),
+             CopyPart<T>{order, in_whole, in_part, whole.data<T>() + offset, part.data<T>(), direction});
+  });
 }
 
 struct ConcatNode final : Node {
@@ -102,7 +111,7 @@ struct ConcatNode final : Node {
     std::int64_t start = 0;
     for (std::size_t i = 0; i < shapes.size(); ++i) {
       if (needs_grad(i)) {
-        grads[i] = Tensor::empty(shapes[i], DType::f32, grad_outputs[0].device());
+        grads[i] = Tensor::empty(shapes[i], grad_outputs[0].dtype(), grad_outputs[0].device());
         copy_part(grad_outputs[0], grads[i], dim, start, Direction::out_of_whole);
       }
       start += shapes[i][dim];
@@ -118,9 +127,12 @@ struct PadNode final : Node {
   std::vector<SavedTensor*> saved() override { return {}; }
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
-    Tensor grad_x = Tensor::empty(x_shape, DType::f32, g.device());
-    map_inside(backend(g.device()).stream(), BorderedRows(x_shape, border), Copied(), grad_x.data<float>(),
-               static_cast<const float*>(g.data<float>()));
+    Tensor grad_x = Tensor::empty(x_shape, g.dtype(), g.device());
+    with_float_type(g.dtype(), [&](auto type) {
+      using T = decltype(type);
+      map_inside(backend(g.device()).stream(), BorderedRows(x_shape, border), Copied(), grad_x.data<T>(),
+                 g.data<T>());
+    });
     return {grad_x};
   }
 };
@@ -148,7 +160,7 @@ void check_images(std::string_view op, const Tensor& images) {
 }  // namespace
 
 Tensor reshape(const Tensor& x, std::span<const std::int64_t> sizes) {
-  check::tensor("reshape", "x", x);
+  check::floats("reshape", "x", x);
   std::array<std::int64_t, Shape::max_rank> dims{};
   check::sizes(sizes.size() <= dims.size(), "reshape", "too many dimensions", std::to_string(sizes.size()),
                "at most 6");
@@ -174,27 +186,27 @@ Tensor reshape(const Tensor& x, std::span<const std::int64_t> sizes) {
 }
 
 Tensor flatten(const Tensor& x) {
-  check::tensor("flatten", "x", x);
+  check::floats("flatten", "x", x);
   check::sizes(x.rank() >= 2, "flatten", "nothing to flatten", x.str(), "at least 2 dimensions");
   return reshape(x, {x.dim(0), x.numel() / std::max<std::int64_t>(1, x.dim(0))});
 }
 
 Tensor concat(std::span<const Tensor> parts, std::size_t dim) {
   check::sizes(!parts.empty(), "concat", "no tensors", "0", "at least 1");
-  check::tensor("concat", "part 0", parts[0]);
+  check::floats("concat", "part 0", parts[0]);
   check::sizes(dim < parts[0].rank(), "concat", "no such dimension", std::to_string(dim),
                fmt::format("below {}", parts[0].rank()));
   Shape shape = parts[0].shape();
   shape[dim] = 0;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    check::tensor("concat", fmt::format("part {}", i), parts[i]);
+    check::tensor("concat", fmt::format("part {}", i), parts[i], parts[0].dtype());
     check::same_device("concat", {parts[0], parts[i]});
     Shape expected = parts[0].shape();
     if (parts[i].rank() == expected.rank()) expected[dim] = parts[i].dim(dim);
     check::shape("concat", fmt::format("part {}", i), parts[i], expected);
     shape[dim] += parts[i].dim(dim);
   }
-  Tensor y = Tensor::empty(shape, DType::f32, parts[0].device());
+  Tensor y = Tensor::empty(shape, parts[0].dtype(), parts[0].device());
   std::int64_t start = 0;
   for (const Tensor& part : parts) {
     copy_part(y, part, dim, start, Direction::into_whole);
@@ -208,14 +220,16 @@ Tensor concat(std::span<const Tensor> parts, std::size_t dim) {
 }
 
 Tensor pad2d(const Tensor& x, Extent begin, Extent end, float value) {
-  check::tensor("pad2d", "x", x);
+  check::floats("pad2d", "x", x);
   check::rank("pad2d", "x", x, {4});
   const Border border{begin, end};
   check::padding("pad2d", border);
-  Tensor y = Tensor::empty(border.around(x.shape()), DType::f32, x.device());
-  const BorderedRows rows(x.shape(), border);
-  fill_border(backend(x.device()).stream(), rows, value, y.data<float>(),
-              static_cast<const float*>(x.data<float>()));
+  Tensor y = Tensor::empty(border.around(x.shape()), x.dtype(), x.device());
+  with_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    fill_border(backend(x.device()).stream(), BorderedRows(x.shape(), border), value, y.data<T>(),
+                x.data<T>());
+  });
   return Tape::record<PadNode>("pad2d", {x}, y, [&](PadNode& node) {
     node.border = border;
     node.x_shape = x.shape();

@@ -1,4 +1,4 @@
-// Ops that move elements without changing them.
+// Ops that move elements, f32 or bf16, without changing them.
 #pragma once
 
 #include "engine/backend/geometry.h"

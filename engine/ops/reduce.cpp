@@ -6,11 +6,10 @@
 #include <array>
 
 #include "engine/autograd/tape.h"
-#include "engine/backend/backend.h"
-#include "engine/kernels/elementwise.h"
-#include "engine/kernels/scalar_functors.h"
 #include "engine/ops/arithmetic.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/check.h"
+#include "engine/ops/map_tensors.h"
 #include "engine/ops/rearrange.h"
 
 namespace qtrain {
@@ -25,18 +24,16 @@ struct SumNode final : Node {
   std::vector<SavedTensor*> saved() override { return {}; }
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor g = reshape(grad_outputs[0], kept_shape.dims());
-    return {add(Tensor::zeros(x_shape, DType::f32, g.device()), scale(g, factor))};
+    return {add(Tensor::zeros(x_shape, g.dtype(), g.device()), scale(g, factor))};
   }
 };
 
 Tensor sum_all(const Tensor& x, std::string_view op, float factor) {
-  check::tensor(op, "x", x);
+  check::floats(op, "x", x);
   check::sizes(x.numel() > 0, op, "nothing to sum", x.str(), "at least one element");
-  Tensor y = Tensor::empty({}, DType::f32, x.device());
-  const Stream stream = backend(x.device()).stream();
-  reduce<1, Sum>(stream, x.numel(), Itself(), y.data<float>(), x.data<float>());
-  if (factor != 1.0F) map(stream, 1, Scaled{factor}, y.data<float>(), y.data<float>());
-  return Tape::record<SumNode>(op, {x}, y, [&](SumNode& node) {
+  const Tensor total = total_of(x, {});
+  if (factor != 1.0F) map_tensors(Scaled{factor}, total, total);
+  return Tape::record<SumNode>(op, {x}, cast(total, x.dtype()), [&](SumNode& node) {
     node.x_shape = x.shape();
     node.factor = factor;
   });
@@ -49,12 +46,12 @@ Tensor sum(const Tensor& x) {
 }
 
 Tensor mean(const Tensor& x) {
-  check::tensor("mean", "x", x);
+  check::floats("mean", "x", x);
   return sum_all(x, "mean", 1.0F / static_cast<float>(x.numel()));
 }
 
 Tensor sum(const Tensor& x, std::span<const std::size_t> dims, bool keep) {
-  check::tensor("sum", "x", x);
+  check::floats("sum", "x", x);
   check::sizes(x.numel() > 0, "sum", "nothing to sum", x.str(), "at least one element");
   Shape kept = x.shape();
   std::array<bool, Shape::max_rank> summed{};

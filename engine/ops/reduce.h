@@ -1,4 +1,5 @@
-// Reductions of f32 tensors, summed blockwise in a fixed order: the same bits for any number of threads.
+// Reductions of f32 or bf16 tensors to the same type, summed in float32 blockwise in a fixed order: the same
+// bits for any number of threads.
 #pragma once
 
 #include "engine/core/tensor.h"

@@ -59,6 +59,7 @@ class DorefaActivation final : public GroupedQuantizer {
   Tensor quantize(const Tensor& x, const Grouping&) override {
     return fake_quantize<0>(op(), x, DorefaActivationMath{even_levels(levels(), boundary_)}, {});
   }
+  bool quantizes_bf16() const override { return true; }
 
  private:
   float boundary_;

@@ -22,6 +22,7 @@
 // Rounding is half to even. |c| and |s| below 1e-30 count as 1e-30; a negative s counts by its magnitude. NaN
 // passes.
 #include "engine/core/error.h"
+#include "engine/ops/cast.h"
 #include "quant/fake_quantize.h"
 #include "quant/grouped_quantizer.h"
 #include "quant/registry.h"
@@ -142,6 +143,7 @@ class LsqClip final : public GroupedQuantizer {
     if (half_range()) return scales_clamp_ ? run<true, true>(x, grouping) : run<true, false>(x, grouping);
     return scales_clamp_ ? run<false, true>(x, grouping) : run<false, false>(x, grouping);
   }
+  bool quantizes_bf16() const override { return true; }
 
  private:
   bool uses_elements() const {
@@ -199,7 +201,8 @@ class LsqClip final : public GroupedQuantizer {
     passing.math.parameters[0] = clip_.data<float>();
     Tensor counts = Tensor::empty({grouping.groups()}, DType::f32, x.device());
     Tensor k = Tensor::empty({1}, DType::f32, x.device());
-    reduce_groups<1, Sum>(stream, x.numel(), grouping, passing, counts.data<float>(), x.data<float>());
+    const Tensor measured = cast(x.detach(), DType::f32);
+    reduce_groups<1, Sum>(stream, x.numel(), grouping, passing, counts.data<float>(), measured.data<float>());
     reduce<1, Sum>(stream, counts.numel(), Itself(), k.data<float>(), counts.data<float>());
     map(stream, 1, ClampScale{static_cast<float>(x.numel())}, k.data<float>(), k.data<float>());
     return k;
@@ -282,6 +285,7 @@ class LsqStep final : public GroupedQuantizer {
     math.factor = static_cast<float>(1 / std::sqrt(elements(x) * static_cast<double>(math.high)));
     return fake_quantize<1>(op(), x, math, {current_step(x, grouping, math.high)}, grouping);
   }
+  bool quantizes_bf16() const override { return true; }
 
  private:
   // 0: not known yet. A value that was given or loaded stays.
@@ -321,8 +325,10 @@ class LsqStep final : public GroupedQuantizer {
 
   static void start_step(const Tensor& step, const Tensor& x, const Grouping& grouping, float qp) {
     const Stream stream = backend(x.device()).stream();
+    const Tensor measured = cast(x.detach(), DType::f32);
     Tensor sums = Tensor::empty({grouping.groups()}, DType::f32, x.device());
-    reduce_groups<1, Sum>(stream, x.numel(), grouping, Magnitude(), sums.data<float>(), x.data<float>());
+    reduce_groups<1, Sum>(stream, x.numel(), grouping, Magnitude(), sums.data<float>(),
+                          measured.data<float>());
     const std::int64_t elements = x.numel() / grouping.groups();
     map(stream, grouping.groups(), FirstStep{static_cast<float>(elements), qp}, step.data<float>(),
         sums.data<float>(), step.data<float>());

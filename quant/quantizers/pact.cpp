@@ -41,6 +41,7 @@ class PactActivation final : public GroupedQuantizer {
     math.q.set_levels(static_cast<float>(levels()));
     return fake_quantize<1>(op(), x, math, {clip_}, grouping);
   }
+  bool quantizes_bf16() const override { return true; }
   void warm_up(const Tensor& x, const Grouping& grouping, std::int64_t t) override {
     follow_maximum(clip_, x, grouping, t);
   }

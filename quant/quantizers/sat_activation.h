@@ -13,6 +13,7 @@ class SatActivation : public Quantizer {
   std::string kind() const override { return "SatActivation"; }
   std::string describe() const override { return "sat activation, " + std::to_string(bits()) + " bits"; }
   Tensor forward(const Tensor& x) override;
+  bool takes_bf16() const override { return true; }
 
  protected:
   // With `entries` clipping levels in the parameter `alpha`.

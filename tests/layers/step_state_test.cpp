@@ -53,20 +53,23 @@ TEST(StepState, ReplaysMoveCountersAsTheLastStepDid) {
   } net(used, idle);
   const std::vector<Tensor> counters = net.counters();
   ASSERT_EQ(counters.size(), 2U);
-  CounterMoves moves(net);
+  StepTraces traces(net);
   const auto step = [&] {
-    moves.start();
+    traces.start();
     net.forward(Tensor::zeros({1, 2, 3, 3}));
-    return moves.finish();
+    return traces.finish();
   };
   EXPECT_FALSE(step()) << "there was none before";
   EXPECT_TRUE(step());
-  moves.replay();
-  moves.replay();
+  traces.replay();
+  traces.replay();
   EXPECT_EQ(value(counters[0]), 8);
   EXPECT_EQ(value(counters[1]), 0) << "what didn't take part stays";
-  moves.start();
-  EXPECT_FALSE(moves.finish()) << "this time, nothing moved";
+  const std::uint64_t version = used->weight().storage_version();
+  traces.replay();
+  EXPECT_GT(used->weight().storage_version(), version) << "the device has changed it";
+  traces.start();
+  EXPECT_FALSE(traces.finish()) << "this time, nothing moved";
 }
 
 }  // namespace

@@ -73,6 +73,8 @@ TEST_F(BadInput, UnknownNamesSuggestTheNearest) {
   expect_run_error({"--quant", "sat", "--set", "scheme=orignal"}, {"original"});
   expect_run_error({"--quantt", "sat"}, {"--quantt", "--quant"});
   expect_run_error({"--init-scale", "fc.wieght=2"}, {"'fc.wieght'", "'fc.weight'"});
+  expect_run_error({"--precision", "tf32", "--device", "cpu"}, {"--precision", "tf32", "GPU"});
+  expect_run_error({"--precision", "fp16"}, {"fp16", "bf16"});
   expect_run_error({"--first-layer", "flaot"}, {"float"});
   expect_run_error({"--plugin", folder_ / "none.so"}, {"none.so"});
   expect_run_error({"--data", "cifra10:x"}, {"cifar10"});

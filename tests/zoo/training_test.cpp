@@ -5,6 +5,7 @@
 
 #include "engine/core/rng.h"
 #include "engine/kernels/parallel.h"
+#include "engine/ops/cast.h"
 #include "engine/ops/loss.h"
 #include "engine/optim/clip.h"
 #include "engine/optim/schedules.h"
@@ -31,12 +32,14 @@ Tensor labels() {
 
 // One thread: at this size threads only wait for each other, and the sums are the same for any number.
 struct TinyRun {
-  TinyRun() { set_thread_count(1); }
+  explicit TinyRun(DType activations = DType::f32) : images(cast(random_images(), activations)) {
+    set_thread_count(1);
+  }
 
   std::shared_ptr<Module> model = make_model("resnet20", {.num_classes = 4, .seed = 7});
   SGD sgd{{{.parameters = model->named_parameters(), .weight_decay = 1e-4}},
           {.learning_rate = 0.05, .momentum = 0.9, .nesterov = true}};
-  Tensor images = random_images();
+  Tensor images;
   Tensor targets = labels();
   Schedule schedule = make_schedule({.name = "cosine", .total_steps = 20, .warmup_steps = 3});
 
@@ -45,7 +48,7 @@ struct TinyRun {
     for (int step = from; step < to; ++step) {
       sgd.set_learning_rate(0.05 * schedule(step));
       sgd.zero_grad();
-      const Tensor loss = softmax_cross_entropy((*model)(images), targets);
+      const Tensor loss = softmax_cross_entropy(cast((*model)(images), DType::f32), targets);
       Tape::backward(loss);
       clip_gradient_norm(model->parameters(), 5);
       sgd.step();
@@ -60,6 +63,17 @@ TEST(Training, TheLossOfARandomBatchFalls) {
   const std::vector<float> losses = run.losses(0, 20);
   EXPECT_NEAR(losses.front(), 1.4F, 1.0F);
   EXPECT_LT(losses.back(), 0.2F * losses.front());
+}
+
+TEST(Training, Bf16FollowsFloat32) {
+  TinyRun wide;
+  TinyRun narrow(DType::bf16);
+  const std::vector<float> expected = wide.losses(0, 10);
+  const std::vector<float> losses = narrow.losses(0, 10);
+  for (std::size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], expected[i], 0.1F) << "step " << i;
+  EXPECT_NE(losses, expected);
+  for (const NamedTensor& t : narrow.model->state_dict())
+    EXPECT_NE(t.tensor.dtype(), DType::bf16) << t.name << " is kept in float32";
 }
 
 TEST(Training, StateDictsResumeBitForBit) {

@@ -3,6 +3,7 @@
 #include "engine/backend/cpu/convolution_gemm.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/cpu/onednn.h"
+#include "engine/kernels/convert.h"
 #include "engine/kernels/parallel.h"
 
 namespace qtrain {
@@ -34,11 +35,11 @@ struct Descriptors {
 Descriptors describe(const ConvolutionGeometry& g, const Tensor& x, const Tensor& w, const Tensor& y,
                      bool bias) {
   Descriptors d;
-  d.x = onednn::images(x.shape());
-  d.y = onednn::images(y.shape());
-  const dnnl::memory::desc user = onednn::filters(w.shape(), g.groups);
+  d.x = onednn::images(x.shape(), x.dtype());
+  d.y = onednn::images(y.shape(), y.dtype());
+  const dnnl::memory::desc user = onednn::filters(w.shape(), w.dtype(), g.groups);
   d.w = {user.dims(), user.data_type(), dnnl::memory::format_tag::any};
-  if (bias) d.bias = onednn::rows({y.dim(1)});
+  if (bias) d.bias = onednn::rows({y.dim(1)}, y.dtype());
   d.stride = {g.stride.h, g.stride.w};
   d.dilation = {g.dilation.h - 1, g.dilation.w - 1};
   d.pad_begin = {g.pad_begin.h, g.pad_begin.w};
@@ -62,6 +63,7 @@ template <class Primitive, class PrimitiveDescriptor>
 Prepared prepare(const PrimitiveDescriptor& descriptor, const dnnl::memory::desc& wanted,
                  const dnnl::memory::desc& user, Reorder direction) {
   Prepared p;
+  if (user.data_type() == dnnl::memory::data_type::bf16 && onednn::is_reference(descriptor)) return p;
   p.primitive = Primitive(descriptor);
   p.scratchpad = descriptor.scratchpad_desc();
   p.weights = wanted;
@@ -101,62 +103,62 @@ class ReorderedFilters {
   Scratch<std::byte> copy_;
 };
 
-}  // namespace
+// Each of the three returns false, with nothing done, where there is no fast kernel for bf16.
 
-void CpuBackend::convolution_forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
-                                     const Tensor& w, const Tensor& bias, const Tensor& y) try {
-  if (convolution_gemm::preferred(g, w.shape(), y.shape())) {
-    convolution_gemm::forward(stream, g, x, w, bias, y);
-    return;
-  }
-  const auto p = onednn::cached(key_of(forward, g, x.shape(), w.shape(), bias.defined()), [&] {
+bool run_forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x, const Tensor& w,
+                 const Tensor& bias, const Tensor& y) {
+  if (convolution_gemm::preferred(g, w.shape(), y.shape()))
+    return convolution_gemm::forward(stream, g, x, w, bias, y);
+  const DType dtype = x.dtype();
+  const auto p = onednn::cached(dtype, key_of(forward, g, x.shape(), w.shape(), bias.defined()), [&] {
     const auto descriptor = forward_descriptor(describe(g, x, w, y, bias.defined()));
     return prepare<dnnl::convolution_forward>(descriptor, descriptor.weights_desc(),
-                                              onednn::filters(w.shape(), g.groups), Reorder::to_primitive);
+                                              onednn::filters(w.shape(), dtype, g.groups),
+                                              Reorder::to_primitive);
   });
+  if (!p->exists()) return false;
   ReorderedFilters filters(stream, *p, w.raw());
   filters.load();
-  std::vector<onednn::Argument> arguments{{DNNL_ARG_SRC, onednn::images(x.shape()), x.raw()},
+  std::vector<onednn::Argument> arguments{{DNNL_ARG_SRC, onednn::images(x.shape(), dtype), x.raw()},
                                           {DNNL_ARG_WEIGHTS, p->weights, filters.data()},
-                                          {DNNL_ARG_DST, onednn::images(y.shape()), y.raw()}};
-  if (bias.defined()) arguments.push_back({DNNL_ARG_BIAS, onednn::rows(bias.shape()), bias.raw()});
+                                          {DNNL_ARG_DST, onednn::images(y.shape(), dtype), y.raw()}};
+  if (bias.defined()) arguments.push_back({DNNL_ARG_BIAS, onednn::rows(bias.shape(), dtype), bias.raw()});
   onednn::execute(p->primitive, arguments, p->scratchpad);
-} catch (const dnnl::error& error) {
-  onednn::rethrow(error, "conv2d", x, w);
+  return true;
 }
 
-void CpuBackend::convolution_backward_data(const Stream& stream, const ConvolutionGeometry& g,
-                                           const Tensor& w, const Tensor& grad_y, const Tensor& grad_x) try {
-  const auto p = onednn::cached(key_of(backward_data, g, grad_x.shape(), w.shape(), false), [&] {
+bool run_backward_data(const Stream& stream, const ConvolutionGeometry& g, const Tensor& w,
+                       const Tensor& grad_y, const Tensor& grad_x) {
+  const DType dtype = grad_y.dtype();
+  const auto p = onednn::cached(dtype, key_of(backward_data, g, grad_x.shape(), w.shape(), false), [&] {
     const Descriptors d = describe(g, grad_x, w, grad_y, false);
     const dnnl::convolution_backward_data::desc desc(algorithm, d.x, d.w, d.y, d.stride, d.dilation,
                                                      d.pad_begin, d.pad_end);
     const dnnl::convolution_backward_data::primitive_desc descriptor(desc, onednn::attributes(),
                                                                      onednn::engine(), forward_descriptor(d));
-    return prepare<dnnl::convolution_backward_data>(
-        descriptor, descriptor.weights_desc(), onednn::filters(w.shape(), g.groups), Reorder::to_primitive);
+    return prepare<dnnl::convolution_backward_data>(descriptor, descriptor.weights_desc(),
+                                                    onednn::filters(w.shape(), dtype, g.groups),
+                                                    Reorder::to_primitive);
   });
+  if (!p->exists()) return false;
   ReorderedFilters filters(stream, *p, w.raw());
   filters.load();
   onednn::execute(
       p->primitive,
-      std::vector<onednn::Argument>{{DNNL_ARG_DIFF_DST, onednn::images(grad_y.shape()), grad_y.raw()},
+      std::vector<onednn::Argument>{{DNNL_ARG_DIFF_DST, onednn::images(grad_y.shape(), dtype), grad_y.raw()},
                                     {DNNL_ARG_WEIGHTS, p->weights, filters.data()},
-                                    {DNNL_ARG_DIFF_SRC, onednn::images(grad_x.shape()), grad_x.raw()}},
+                                    {DNNL_ARG_DIFF_SRC, onednn::images(grad_x.shape(), dtype), grad_x.raw()}},
       p->scratchpad);
-} catch (const dnnl::error& error) {
-  onednn::rethrow(error, "conv2d backward", grad_y, w);
+  return true;
 }
 
-void CpuBackend::convolution_backward_weight(const Stream& stream, const ConvolutionGeometry& g,
-                                             const Tensor& x, const Tensor& grad_y, const Tensor& grad_w,
-                                             const Tensor& grad_bias) try {
+bool run_backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
+                         const Tensor& grad_y, const Tensor& grad_w, const Tensor& grad_bias) {
   const bool bias = grad_bias.defined();
-  if (!bias && convolution_gemm::preferred(g, grad_w.shape(), grad_y.shape())) {
-    convolution_gemm::backward_weight(stream, g, x, grad_y, grad_w);
-    return;
-  }
-  const auto p = onednn::cached(key_of(backward_weight, g, x.shape(), grad_w.shape(), bias), [&] {
+  if (!bias && convolution_gemm::preferred(g, grad_w.shape(), grad_y.shape()))
+    return convolution_gemm::backward_weight(stream, g, x, grad_y, grad_w);
+  const DType dtype = x.dtype();
+  const auto p = onednn::cached(dtype, key_of(backward_weight, g, x.shape(), grad_w.shape(), bias), [&] {
     const Descriptors d = describe(g, x, grad_w, grad_y, bias);
     using Backward = dnnl::convolution_backward_weights;
     const Backward::desc desc =
@@ -165,15 +167,52 @@ void CpuBackend::convolution_backward_weight(const Stream& stream, const Convolu
     const Backward::primitive_desc descriptor(desc, onednn::attributes(), onednn::engine(),
                                               forward_descriptor(d));
     return prepare<Backward>(descriptor, descriptor.diff_weights_desc(),
-                             onednn::filters(grad_w.shape(), g.groups), Reorder::from_primitive);
+                             onednn::filters(grad_w.shape(), dtype, g.groups), Reorder::from_primitive);
   });
+  if (!p->exists()) return false;
   ReorderedFilters filters(stream, *p, grad_w.raw());
-  std::vector<onednn::Argument> arguments{{DNNL_ARG_SRC, onednn::images(x.shape()), x.raw()},
-                                          {DNNL_ARG_DIFF_DST, onednn::images(grad_y.shape()), grad_y.raw()},
-                                          {DNNL_ARG_DIFF_WEIGHTS, p->weights, filters.data()}};
-  if (bias) arguments.push_back({DNNL_ARG_DIFF_BIAS, onednn::rows(grad_bias.shape()), grad_bias.raw()});
+  std::vector<onednn::Argument> arguments{
+      {DNNL_ARG_SRC, onednn::images(x.shape(), dtype), x.raw()},
+      {DNNL_ARG_DIFF_DST, onednn::images(grad_y.shape(), dtype), grad_y.raw()},
+      {DNNL_ARG_DIFF_WEIGHTS, p->weights, filters.data()}};
+  if (bias)
+    arguments.push_back({DNNL_ARG_DIFF_BIAS, onednn::rows(grad_bias.shape(), dtype), grad_bias.raw()});
   onednn::execute(p->primitive, arguments, p->scratchpad);
   filters.store();
+  return true;
+}
+
+}  // namespace
+
+void CpuBackend::convolution_forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
+                                     const Tensor& w, const Tensor& bias, const Tensor& y) try {
+  if (run_forward(stream, g, x, w, bias, y)) return;
+  const Tensor wide = Tensor::empty(y.shape());
+  run_forward(stream, g, widened(stream, x), widened(stream, w), widened(stream, bias), wide);
+  convert(stream, wide, y);
+} catch (const dnnl::error& error) {
+  onednn::rethrow(error, "conv2d", x, w);
+}
+
+void CpuBackend::convolution_backward_data(const Stream& stream, const ConvolutionGeometry& g,
+                                           const Tensor& w, const Tensor& grad_y, const Tensor& grad_x) try {
+  if (run_backward_data(stream, g, w, grad_y, grad_x)) return;
+  const Tensor wide = Tensor::empty(grad_x.shape());
+  run_backward_data(stream, g, widened(stream, w), widened(stream, grad_y), wide);
+  convert(stream, wide, grad_x);
+} catch (const dnnl::error& error) {
+  onednn::rethrow(error, "conv2d backward", grad_y, w);
+}
+
+void CpuBackend::convolution_backward_weight(const Stream& stream, const ConvolutionGeometry& g,
+                                             const Tensor& x, const Tensor& grad_y, const Tensor& grad_w,
+                                             const Tensor& grad_bias) try {
+  if (run_backward_weight(stream, g, x, grad_y, grad_w, grad_bias)) return;
+  const Tensor wide = Tensor::empty(grad_w.shape());
+  const Tensor wide_bias = grad_bias.defined() ? Tensor::empty(grad_bias.shape()) : Tensor();
+  run_backward_weight(stream, g, widened(stream, x), widened(stream, grad_y), wide, wide_bias);
+  convert(stream, wide, grad_w);
+  if (grad_bias.defined()) convert(stream, wide_bias, grad_bias);
 } catch (const dnnl::error& error) {
   onednn::rethrow(error, "conv2d backward", x, grad_y);
 }

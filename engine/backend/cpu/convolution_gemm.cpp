@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/backend/cpu/onednn.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/parallel.h"
 
 namespace qtrain::convolution_gemm {
@@ -10,18 +11,19 @@ namespace {
 
 // Row (n, i, j) holds the window of output pixel (i, j) of image n, in the order of a stored filter (kh, kw,
 // channels); what lies outside of the image is 0.
+template <class T>
 void gather_windows(const ConvolutionGeometry& g, const Tensor& x, const Shape& w, const Shape& y,
-                    float* windows) {
+                    T* windows) {
   const std::int64_t channels = x.dim(1);
   const std::int64_t height = x.dim(2);
   const std::int64_t width = x.dim(3);
-  const float* in = x.data<float>();
+  const T* in = x.data<T>();
   parallel_for(y[0] * y[2] * y[3], 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t j = row % y[3];
       const std::int64_t i = row / y[3] % y[2];
       const std::int64_t n = row / y[3] / y[2];
-      float* out = windows + row * w[2] * w[3] * channels;
+      T* out = windows + row * w[2] * w[3] * channels;
       for (std::int64_t u = 0; u < w[2]; ++u)
         for (std::int64_t v = 0; v < w[3]; ++v, out += channels) {
           const std::int64_t r = i * g.stride.h - g.pad_begin.h + u * g.dilation.h;
@@ -29,7 +31,7 @@ void gather_windows(const ConvolutionGeometry& g, const Tensor& x, const Shape& 
           if (r >= 0 && r < height && c >= 0 && c < width)
             std::copy_n(in + ((n * height + r) * width + c) * channels, channels, out);
           else
-            std::fill_n(out, channels, 0.0F);
+            std::fill_n(out, channels, T{});
         }
     }
   });
@@ -51,24 +53,28 @@ bool preferred(const ConvolutionGeometry& g, const Shape& w, const Shape& y) {
          w[1] >= many_channels;
 }
 
-void forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x, const Tensor& w,
+bool forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x, const Tensor& w,
              const Tensor& bias, const Tensor& y) {
   const std::int64_t rows = rows_of(y.shape());
   const std::int64_t size = window_size(w.shape());
-  const Scratch<float> windows(stream, rows * size);
-  gather_windows(g, x, w.shape(), y.shape(), windows.data());
-  onednn::multiply({windows.data(), rows, size}, {w.data<float>(), w.dim(0), size, true},
-                   bias.defined() ? bias.data<float>() : nullptr, {y.data<float>(), rows, w.dim(0)});
+  return with_float_type(x.dtype(), [&](auto type) {
+    const Scratch<decltype(type)> windows(stream, rows * size);
+    gather_windows(g, x, w.shape(), y.shape(), windows.data());
+    return onednn::multiply(x.dtype(), {windows.data(), rows, size}, {w.raw(), w.dim(0), size, true},
+                            bias.defined() ? bias.raw() : nullptr, {y.raw(), rows, w.dim(0)});
+  });
 }
 
-void backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
+bool backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
                      const Tensor& grad_y, const Tensor& grad_w) {
   const std::int64_t rows = rows_of(grad_y.shape());
   const std::int64_t size = window_size(grad_w.shape());
-  const Scratch<float> windows(stream, rows * size);
-  gather_windows(g, x, grad_w.shape(), grad_y.shape(), windows.data());
-  onednn::multiply({grad_y.data<float>(), rows, grad_w.dim(0), true}, {windows.data(), rows, size}, nullptr,
-                   {grad_w.data<float>(), grad_w.dim(0), size});
+  return with_float_type(x.dtype(), [&](auto type) {
+    const Scratch<decltype(type)> windows(stream, rows * size);
+    gather_windows(g, x, grad_w.shape(), grad_y.shape(), windows.data());
+    return onednn::multiply(x.dtype(), {grad_y.raw(), rows, grad_w.dim(0), true},
+                            {windows.data(), rows, size}, nullptr, {grad_w.raw(), grad_w.dim(0), size});
+  });
 }
 
 }  // namespace qtrain::convolution_gemm

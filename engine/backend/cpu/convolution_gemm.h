@@ -11,10 +11,10 @@ namespace qtrain::convolution_gemm {
 // Whether the matrix product is the faster way for this convolution; a function of the sizes alone.
 bool preferred(const ConvolutionGeometry& g, const Shape& w, const Shape& y);
 
-void forward(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& w, const Tensor& bias,
+// These two return false, with nothing done, where there is no fast kernel for bf16.
+bool forward(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& w, const Tensor& bias,
              const Tensor& y);
-// grad_bias must be undefined.
-void backward_weight(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& grad_y,
+bool backward_weight(const Stream&, const ConvolutionGeometry&, const Tensor& x, const Tensor& grad_y,
                      const Tensor& grad_w);
 
 }  // namespace qtrain::convolution_gemm

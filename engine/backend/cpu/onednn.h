@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "engine/core/tensor.h"
@@ -16,12 +17,14 @@ namespace qtrain::onednn {
 
 const dnnl::engine& engine();
 
-// Dense row-major f32 with the given sizes.
-dnnl::memory::desc rows(const Shape& shape);
+// Dense and row-major with the given sizes. Elements are f32 or bf16.
+dnnl::memory::desc rows(const Shape& shape, DType dtype);
 // A [N, C, H, W] tensor, stored channels-last.
-dnnl::memory::desc images(const Shape& shape);
+dnnl::memory::desc images(const Shape& shape, DType dtype);
 // A [O, I/groups, kh, kw] tensor, stored channels-last; with groups oneDNN wants a dimension more.
-dnnl::memory::desc filters(const Shape& shape, std::int64_t groups);
+dnnl::memory::desc filters(const Shape& shape, DType dtype, std::int64_t groups);
+
+dnnl::memory::data_type type_of(DType dtype);
 
 // A primitive with the layouts it wants, ready to run. Weights are the only operand that may need reordering:
 // activations are channels-last by our own choice.
@@ -32,15 +35,24 @@ struct Prepared {
   dnnl::memory::desc weights;  // as the primitive wants them
   dnnl::memory::desc user_weights;
   dnnl::primitive reorder;  // between the two; empty where they agree
+
+  // False where oneDNN has no fast kernel for bf16: on processors without AVX-512, and for some geometries.
+  bool exists() const { return static_cast<bool>(primitive); }
 };
 
-// The prepared primitive under `key`, made by `make` the first time. A key says everything that matters:
-// kind, sizes, geometry. Thread-safe.
-std::shared_ptr<const Prepared> cached(const std::vector<std::int64_t>& key,
+// The prepared primitive of an element type under `key`, made by `make` the first time. A key says everything
+// else that matters: kind, sizes, geometry. Thread-safe.
+std::shared_ptr<const Prepared> cached(DType dtype, std::vector<std::int64_t> key,
                                        const std::function<Prepared()>& make);
 
 // Attributes of every primitive: temporary memory is ours.
 dnnl::primitive_attr attributes();
+
+// Whether oneDNN would compute by its reference loops, orders of magnitude slower than anything else.
+template <class PrimitiveDescriptor>
+bool is_reference(const PrimitiveDescriptor& descriptor) {
+  return std::string_view(descriptor.impl_info_str()).starts_with("ref");
+}
 
 struct Argument {
   int index;
@@ -52,13 +64,14 @@ void execute(const dnnl::primitive& primitive, std::span<const Argument> argumen
 
 // A row-major matrix in memory, used as it is or transposed.
 struct Matrix {
-  float* data;
+  void* data;
   std::int64_t rows;
   std::int64_t columns;
   bool transposed = false;
 };
-// c = op(a) op(b) + bias (one value a column, or nullptr).
-void multiply(const Matrix& a, const Matrix& b, float* bias, const Matrix& c);
+// c = op(a) op(b) + bias (one value a column, or nullptr), all of one element type. False, with nothing done,
+// where there is no fast kernel for bf16.
+bool multiply(DType dtype, const Matrix& a, const Matrix& b, void* bias, const Matrix& c);
 
 // Turns a dnnl::error into one of ours that names the op and the operands.
 [[noreturn]] void rethrow(const dnnl::error& error, const char* op, const Tensor& a, const Tensor& b);

@@ -1,18 +1,11 @@
 #include "engine/backend/cuda/kernels.h"
 #include "engine/kernels/direct_convolution.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/grouped.h"
 #include "engine/kernels/scalar_functors.h"
 
 namespace qtrain::cuda {
 namespace {
-
-template <class Run>
-void with_element(const Tensor& t, Run&& run) {
-  if (t.dtype() == DType::bf16)
-    run(BFloat16());
-  else
-    run(0.0F);
-}
 
 template <class T>
 struct PlusBias {
@@ -31,7 +24,7 @@ Grouping by_channel(const Tensor& t) {
 
 void sum_channels(const Stream& stream, const Tensor& grad_y, const Tensor& grad_bias) {
   const auto sum = [&](float* sums) {
-    with_element(grad_y, [&](auto element) {
+    with_float_type(grad_y.dtype(), [&](auto element) {
       using T = decltype(element);
       reduce_groups<1, Sum>(stream, grad_y.numel(), by_channel(grad_y), Itself(), sums,
                             static_cast<const T*>(grad_y.data<T>()));
@@ -45,9 +38,9 @@ void sum_channels(const Stream& stream, const Tensor& grad_y, const Tensor& grad
 }
 
 void add_channels(const Stream& stream, const Tensor& y, const Tensor& bias) {
-  with_element(y, [&](auto element) {
+  with_float_type(y.dtype(), [&](auto element) {
     using T = decltype(element);
-    with_element(bias, [&](auto of_bias) {
+    with_float_type(bias.dtype(), [&](auto of_bias) {
       using B = decltype(of_bias);
       map_groups(stream, y.numel(), by_channel(y), PlusBias<B>{bias.data<B>()}, y.data<T>(),
                  static_cast<const T*>(y.data<T>()));
@@ -57,7 +50,7 @@ void add_channels(const Stream& stream, const Tensor& y, const Tensor& bias) {
 
 void convolution_direct_forward(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
                                 const Tensor& w, const Tensor& y) {
-  with_element(x, [&](auto element) {
+  with_float_type(x.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, y.numel(),
              ConvolutionForward<T>{ConvolutionSizes(g, x.shape(), w.shape(), y.shape()), x.data<T>(),
@@ -67,7 +60,7 @@ void convolution_direct_forward(const Stream& stream, const ConvolutionGeometry&
 
 void convolution_direct_backward_data(const Stream& stream, const ConvolutionGeometry& g, const Tensor& w,
                                       const Tensor& grad_y, const Tensor& grad_x) {
-  with_element(w, [&](auto element) {
+  with_float_type(w.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, grad_x.numel(),
              ConvolutionBackwardData<T>{ConvolutionSizes(g, grad_x.shape(), w.shape(), grad_y.shape()),
@@ -77,7 +70,7 @@ void convolution_direct_backward_data(const Stream& stream, const ConvolutionGeo
 
 void convolution_direct_backward_weight(const Stream& stream, const ConvolutionGeometry& g, const Tensor& x,
                                         const Tensor& grad_y, const Tensor& grad_w) {
-  with_element(x, [&](auto element) {
+  with_float_type(x.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, grad_w.numel(),
              ConvolutionBackwardWeight<T>{ConvolutionSizes(g, x.shape(), grad_w.shape(), grad_y.shape()),

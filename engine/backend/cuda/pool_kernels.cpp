@@ -1,25 +1,14 @@
 // The pooling functions of the CUDA backend.
 #include "engine/backend/cuda/cuda_backend.h"
 #include "engine/kernels/elementwise.h"
+#include "engine/kernels/float_type.h"
 #include "engine/kernels/pooling.h"
 
 namespace qtrain {
-namespace {
-
-// Calls run(pointer of the element type) for a tensor of f32 or bf16.
-template <class Run>
-void with_element(const Tensor& t, Run&& run) {
-  if (t.dtype() == DType::bf16)
-    run(BFloat16());
-  else
-    run(0.0F);
-}
-
-}  // namespace
 
 void CudaBackend::max_pool_forward(const Stream& stream, const PoolGeometry& g, const Tensor& x,
                                    const Tensor& y, const Tensor& indices) {
-  with_element(x, [&](auto element) {
+  with_float_type(x.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, y.numel(),
              MaxPoolForward<T>{g, PoolSizes(x.shape(), y.shape()), x.data<T>(), y.data<T>(),
@@ -29,7 +18,7 @@ void CudaBackend::max_pool_forward(const Stream& stream, const PoolGeometry& g, 
 
 void CudaBackend::max_pool_backward(const Stream& stream, const PoolGeometry& g, const Tensor& indices,
                                     const Tensor& grad_y, const Tensor& grad_x) {
-  with_element(grad_y, [&](auto element) {
+  with_float_type(grad_y.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, grad_x.numel(),
              MaxPoolBackward<T>{g, PoolSizes(grad_x.shape(), grad_y.shape()), indices.data<std::int32_t>(),
@@ -39,7 +28,7 @@ void CudaBackend::max_pool_backward(const Stream& stream, const PoolGeometry& g,
 
 void CudaBackend::average_pool_forward(const Stream& stream, const PoolGeometry& g, const Tensor& x,
                                        const Tensor& y) {
-  with_element(x, [&](auto element) {
+  with_float_type(x.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, y.numel(),
              AveragePoolForward<T>{g, PoolSizes(x.shape(), y.shape()), x.data<T>(), y.data<T>()});
@@ -48,7 +37,7 @@ void CudaBackend::average_pool_forward(const Stream& stream, const PoolGeometry&
 
 void CudaBackend::average_pool_backward(const Stream& stream, const PoolGeometry& g, const Tensor& grad_y,
                                         const Tensor& grad_x) {
-  with_element(grad_y, [&](auto element) {
+  with_float_type(grad_y.dtype(), [&](auto element) {
     using T = decltype(element);
     for_each(stream, grad_x.numel(),
              AveragePoolBackward<T>{g, PoolSizes(grad_x.shape(), grad_y.shape()), grad_y.data<T>(),

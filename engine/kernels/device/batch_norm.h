@@ -3,7 +3,6 @@
 // blocks.
 #pragma once
 
-#include <array>
 #include <type_traits>
 
 #include "engine/kernels/batch_norm_arguments.h"
@@ -349,7 +348,7 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f,
 
 template <class T, int K, class Math>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
-                         const std::array<float*, static_cast<std::size_t>(K)>& sums = {}) {
+                         const BatchNormSums<K>& sums = {}) {
   const Tensor& x = a.of.x;
   const bool has_y = a.y.defined();
   const T* const other = has_y ? a.y.data<T>() : detail::data_or_null<T>(a.of.residual);

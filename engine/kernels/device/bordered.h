@@ -3,11 +3,12 @@
 
 #include "engine/kernels/bordered_rows.h"
 #include "engine/kernels/device/block_sums.h"
+#include "engine/kernels/device/packet.h"
 #include "engine/kernels/element.h"
 
 namespace qtrain::device {
 
-template <class F, class Border>
+template <class F, class Border, class Wide, class In>
 struct BorderedMap {
   static constexpr int threads = 256;
   using Shared = NothingShared;
@@ -15,18 +16,19 @@ struct BorderedMap {
   BorderedRows rows;
   F f;
   Border border;
-  float* wide;
-  const float* in;
+  Wide* wide;
+  const In* in;
 
   template <class Thread>
   QTRAIN_HOST_DEVICE void operator()(const Thread& t, Shared&) const {
     F local = f;
     qtrain::detail::prepare_group(local, 0);
-    const float of_border = border(local);
+    Wide of_border;
+    store(of_border, border(local));
     rows.visit(
         t.block,
         [&](std::int64_t at, std::int64_t from, std::int64_t n) {
-          for (std::int64_t i = t.thread; i < n; i += threads) wide[at + i] = local(in[from + i]);
+          for (std::int64_t i = t.thread; i < n; i += threads) store(wide[at + i], local(load(in[from + i])));
         },
         [&](std::int64_t at, std::int64_t n) {
           for (std::int64_t i = t.thread; i < n; i += threads) wide[at + i] = of_border;
@@ -34,16 +36,16 @@ struct BorderedMap {
   }
 };
 
-template <class F, bool has_in>
+template <class F, class Out, class Wide, class... In>
 struct InsideMap {
   static constexpr int threads = 256;
   using Shared = NothingShared;
 
   BorderedRows rows;
   F f;
-  float* out;
-  const float* wide;
-  const float* in;
+  Out* out;
+  const Wide* wide;
+  Arrays<const In...> in;  // none or one
 
   template <class Thread>
   QTRAIN_HOST_DEVICE void operator()(const Thread& t, Shared&) const {
@@ -52,18 +54,16 @@ struct InsideMap {
     rows.visit(
         t.block,
         [&](std::int64_t at, std::int64_t from, std::int64_t n) {
-          for (std::int64_t i = t.thread; i < n; i += threads) {
-            if constexpr (has_in)
-              out[from + i] = local(in[from + i], wide[at + i]);
-            else
-              out[from + i] = local(wide[at + i]);
-          }
+          for (std::int64_t i = t.thread; i < n; i += threads)
+            in.at(from + i, [&](const In*... inside) {
+              store(out[from + i], local(load(*inside)..., load(wide[at + i])));
+            });
         },
         [](std::int64_t, std::int64_t) {});
   }
 };
 
-template <int K, class F>
+template <int K, class F, class Out, class Wide, class In>
 struct BorderedReduce {
   static constexpr int threads = reduction_threads;
   using Shared = BlockSums<K>;
@@ -74,9 +74,9 @@ struct BorderedReduce {
   float* sums;
   double* partial;  // [blocks][K]
   std::uint32_t* arrivals;
-  float* out;
-  const float* wide;
-  const float* in;
+  Out* out;
+  const Wide* wide;
+  const In* in;
 
   template <class Thread>
   QTRAIN_HOST_DEVICE void operator()(const Thread& t, Shared& shared) const {
@@ -89,14 +89,14 @@ struct BorderedReduce {
           row,
           [&](std::int64_t at, std::int64_t from, std::int64_t n) {
             for (std::int64_t i = t.thread; i < n; i += threads) {
-              const Mapped<K> mapped = local(in[from + i], wide[at + i]);
-              out[from + i] = mapped.value;
+              const Mapped<K> mapped = local(load(in[from + i]), load(wide[at + i]));
+              store(out[from + i], mapped.value);
               add(own, mapped.terms, std::make_index_sequence<K>());
             }
           },
           [&](std::int64_t at, std::int64_t n) {
             for (std::int64_t i = t.thread; i < n; i += threads)
-              add(own, local(0.0F, wide[at + i]).terms, std::make_index_sequence<K>());
+              add(own, local(0.0F, load(wide[at + i])).terms, std::make_index_sequence<K>());
           });
     for (int k = 0; k < K; ++k) shared.values[k][t.thread] = static_cast<double>(own[k]);
     combine_threads<Sum>(t, shared);
@@ -111,29 +111,27 @@ struct BorderedReduce {
   }
 };
 
-template <class F, class Border>
+template <class F, class Border, class Wide, class In>
 void map_bordered(const Stream& stream, const BorderedRows& rows, const F& f, const Border& border,
-                  float* wide, const float* in) {
-  launch(stream, rows.count(), BorderedMap<F, Border>{rows, f, border, wide, in});
+                  Wide* wide, const In* in) {
+  launch(stream, rows.count(), BorderedMap<F, Border, Wide, In>{rows, f, border, wide, in});
 }
 
-template <class F>
-void map_inside(const Stream& stream, const BorderedRows& rows, const F& f, float* out, const float* wide) {
-  launch(stream, rows.count(), InsideMap<F, false>{rows, f, out, wide, nullptr});
-}
-template <class F>
-void map_inside(const Stream& stream, const BorderedRows& rows, const F& f, float* out, const float* wide,
-                const float* in) {
-  launch(stream, rows.count(), InsideMap<F, true>{rows, f, out, wide, in});
+template <class F, class Out, class Wide, class... In>
+void map_inside(const Stream& stream, const BorderedRows& rows, const F& f, Out* out, const Wide* wide,
+                const In*... in) {
+  launch(stream, rows.count(),
+         InsideMap<F, Out, Wide, In...>{rows, f, out, wide, Arrays<const In...>(in...)});
 }
 
-template <int K, class F>
-void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, const F& f, float* sums, float* out,
-                         const float* wide, const float* in) {
+template <int K, class F, class Out, class Wide, class In>
+void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, const F& f, float* sums, Out* out,
+                         const Wide* wide, const In* in) {
   const std::int64_t blocks = (rows.count() + rows.block() - 1) / rows.block();
   const Scratch<double> partial(stream, blocks * K);
   launch(stream, blocks,
-         BorderedReduce<K, F>{rows, rows.block(), f, sums, partial.data(), stream.arrivals, out, wide, in});
+         BorderedReduce<K, F, Out, Wide, In>{rows, rows.block(), f, sums, partial.data(), stream.arrivals,
+                                             out, wide, in});
 }
 
 }  // namespace qtrain::device

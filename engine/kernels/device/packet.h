@@ -48,7 +48,7 @@ class Arrays {
 
  private:
   template <class F, std::size_t... k>
-  QTRAIN_HOST_DEVICE auto at(std::int64_t i, F& f, std::index_sequence<k...>) const {
+  QTRAIN_HOST_DEVICE auto at([[maybe_unused]] std::int64_t i, F& f, std::index_sequence<k...>) const {
     return f((std::get<k>(arrays_) + i)...);
   }
   std::tuple<T*...> arrays_;
