@@ -282,12 +282,12 @@ struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
       } else {
         const Tensor input = this->x.get();
         const BackwardOf<F> math{this->bound()};
-        const T* const x = input.data<T>();
+        const T* const elements = input.data<T>();
         if constexpr (K == 0) {
-          map_inside(stream, rows, math, grad_x, grad_y, x);
+          map_inside(stream, rows, math, grad_x, grad_y, elements);
         } else {
           const Tensor sums = Tensor::empty({K}, DType::f32, g.device());
-          map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, x);
+          map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, elements);
           this->give_parameters(grads, sums);
         }
       }
