@@ -137,9 +137,13 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     const Stream stream = backend(g_.device()).stream();
     a.grad = std::exchange(g_, {});
     a.addend = addend();
-    const Tensor sums = Tensor::empty(Shape{std::max(K, 1)}, DType::f32, a.grad.device());
-    qtrain::batch_norm_backward<K>(stream, a, math_, sums.data<float>());
-    give_parameters(sums);
+    std::array<Tensor, count> grads;
+    BatchNormSums<K> sums{};
+    for (std::size_t k = 0; k < count; ++k) {
+      grads[k] = grad_parameters_[k].receive();
+      if (grads[k].defined()) sums[k] = grads[k].template data<float>();
+    }
+    qtrain::batch_norm_backward<K>(stream, a, math_, sums);
   }
 
  private:
@@ -208,7 +212,7 @@ struct FakeQuantizeNode : Node {
     const Stream stream = backend(input.device()).stream();
     if constexpr (!has_own_kernel<F>)
       if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {
-        // Whoever comes second needs x itself; who comes in backward makes again what was made before.
+        // A second quantizer of a recorded x needs x itself; backward makes again what was made before.
         const bool again = norm->is_fused();
         if (!again || !Tape::recording()) {
           const Tensor x_too = again ? Tensor() : norm->output_in_same_pass();

@@ -134,7 +134,7 @@ class Backward {
         mask_(!a.of.relu ? Mask::none : (needs_y_ ? Mask::by_y : Mask::by_x)),
         kept_g_(grad_residual_ != nullptr || math == nullptr ? grad_residual_ : grad_x_) {}
 
-  void run(float* sums) {
+  void run(std::span<float* const> sums) {
     const std::int64_t columns = 2 * layout_.width;
     const Scratch<float> partial({}, layout_.blocks() * columns);
     const Scratch<double> terms({}, layout_.blocks() * terms_);
@@ -148,7 +148,7 @@ class Backward {
     for (int k = 0; k < terms_; ++k) {
       double total = 0;
       for (std::int64_t b = 0; b < layout_.blocks(); ++b) total += terms.data()[b * terms_ + k];
-      sums[k] = static_cast<float>(total);
+      if (float* const sum = sums[static_cast<std::size_t>(k)]) *sum = static_cast<float>(total);
     }
     merge(partial.data());
     if (grad_x_ != nullptr) write_grad_x();
@@ -349,9 +349,9 @@ void batch_norm_tiles(const BatchNormOutput& of, const Tensor& y, const OutputTi
                });
 }
 
-void batch_norm_backward_tiles(const BatchNormBackward& arguments, const GradientTile& tile, int terms,
-                               float* sums) {
-  Backward(arguments, tile, terms).run(sums);
+void batch_norm_backward_tiles(const BatchNormBackward& arguments, const GradientTile& tile,
+                               std::span<float* const> sums) {
+  Backward(arguments, tile, static_cast<int>(sums.size())).run(sums);
 }
 
 }  // namespace detail

@@ -7,8 +7,9 @@
 //   batch_norm_output(stream, of, y)     y
 //   batch_norm_map(stream, of, f, q, y)  q = f(y) and, where it is defined, y
 //   batch_norm_backward<K>(stream, arguments, math, sums)
-//     {g, terms} = math(y, dL/dq), sums[k] = sum of terms[k]; g is dL/dy; and from it all gradients. With K =
-//     0, math returns g alone. Identity{}: nothing follows y, arguments.grad is dL/dy.
+//     {g, terms} = math(y, dL/dq), *sums[k] = sum of terms[k], where sums[k] isn't nullptr; g is dL/dy; and
+//     from it all gradients. With K = 0, math returns g alone. Identity{}: nothing follows y, arguments.grad
+//     is dL/dy.
 //
 // With s = the sum over rows of g behind the ReLU and t = that of g (x - mean), of n rows:
 //   dL/dbeta = s, dL/dgamma = t invstd, dL/dresidual = g,
@@ -17,6 +18,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "engine/kernels/batch_norm_arguments.h"
 #include "engine/kernels/device/batch_norm.h"
@@ -47,9 +49,9 @@ void batch_norm_tiles(const BatchNormOutput& of, const Tensor& y, const OutputTi
 // g[i] from y[i] and element first + i of the tensors; adds to terms[k].
 using GradientTile =
     std::function<void(const float* y, std::int64_t first, std::int64_t count, float* g, double* terms)>;
-// tile: nullptr for Identity. sums: `terms` of them.
-void batch_norm_backward_tiles(const BatchNormBackward& arguments, const GradientTile& tile, int terms,
-                               float* sums);
+// tile: nullptr for Identity.
+void batch_norm_backward_tiles(const BatchNormBackward& arguments, const GradientTile& tile,
+                               std::span<float* const> sums);
 
 }  // namespace detail
 
@@ -60,7 +62,8 @@ template <class F>
 void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q,
                     const Tensor& y);
 template <int K, class Math>
-void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math, float* sums);
+void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
+                         const BatchNormSums<K>& sums);
 }  // namespace through_f32
 
 // q has x's shape.
@@ -78,7 +81,8 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const 
 }
 
 template <int K, class Math>
-void batch_norm_backward(const Stream& stream, const BatchNormBackward& arguments, Math math, float* sums) {
+void batch_norm_backward(const Stream& stream, const BatchNormBackward& arguments, Math math,
+                         const BatchNormSums<K>& sums = {}) {
   if (on_device(stream))
     return with_float_type(arguments.grad.dtype(), [&](auto type) {
       device::batch_norm_backward<decltype(type), K>(stream, arguments, math, sums);
@@ -86,7 +90,7 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& argument
   if (arguments.grad.dtype() == DType::bf16)
     return through_f32::batch_norm_backward<K>(stream, arguments, math, sums);
   if constexpr (std::is_same_v<Math, Identity>) {
-    detail::batch_norm_backward_tiles(arguments, nullptr, 0, nullptr);
+    detail::batch_norm_backward_tiles(arguments, nullptr, {});
   } else {
     detail::prepare_group(math, 0);
     const float* const grad = arguments.grad.data<float>();
@@ -106,7 +110,7 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& argument
         for (int k = 0; k < K; ++k) terms[k] += results[k];
       }
     };
-    detail::batch_norm_backward_tiles(arguments, tile, K, sums);
+    detail::batch_norm_backward_tiles(arguments, tile, sums);
   }
 }
 

@@ -1,6 +1,7 @@
 // What the kernels of batch norm are given, and its scalar math, which every device compiles.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -42,6 +43,10 @@ struct BatchNormBackward {
   bool training = true;  // the statistics depend on x
   BatchNormGradients gradients;
 };
+
+// Where the sums of K terms go, each on its own; nullptr where not wanted.
+template <int K>
+using BatchNormSums = std::array<float*, static_cast<std::size_t>(K)>;
 
 // In place of math: nothing follows y, and BatchNormBackward::grad is dL/dy.
 struct Identity {};

@@ -26,7 +26,8 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f,
 }
 
 template <int K, class Math>
-void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math, float* sums) {
+void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
+                         const BatchNormSums<K>& sums) {
   BatchNormBackward wide = a;
   wide.of = widened(stream, a.of);
   wide.addend = widened(stream, a.addend);
@@ -42,16 +43,20 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
     wide.y = widened(stream, y);
     wide.grad = Tensor::empty(y.shape());
     const std::int64_t n = y.numel();
-    if constexpr (K == 0)
+    if constexpr (K == 0) {
       map_groups(stream, n, {}, math, wide.grad.data<float>(), y.data<BFloat16>(), a.grad.data<BFloat16>());
-    else
-      map_reduce_groups<K>(stream, n, {}, math, sums, wide.grad.data<float>(), y.data<BFloat16>(),
-                           a.grad.data<BFloat16>());
+    } else {
+      const Tensor totals = Tensor::empty(Shape{K});
+      map_reduce_groups<K>(stream, n, {}, math, totals.data<float>(), wide.grad.data<float>(),
+                           y.data<BFloat16>(), a.grad.data<BFloat16>());
+      for (std::size_t k = 0; k < sums.size(); ++k)
+        if (sums[k] != nullptr) *sums[k] = totals.data<float>()[k];
+    }
   }
   const auto place_for = [](const Tensor& t) { return t.defined() ? Tensor::empty(t.shape()) : t; };
   wide.gradients.x = place_for(a.gradients.x);
   wide.gradients.residual = place_for(a.gradients.residual);
-  qtrain::batch_norm_backward<0>(stream, wide, Identity{}, nullptr);
+  qtrain::batch_norm_backward<0>(stream, wide, Identity{});
   if (a.gradients.x.defined()) convert(stream, wide.gradients.x, a.gradients.x);
   if (a.gradients.residual.defined()) convert(stream, wide.gradients.residual, a.gradients.residual);
 }

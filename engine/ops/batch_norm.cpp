@@ -57,7 +57,7 @@ struct BatchNormNode final : Node {
       deferred->batch_norm_backward(a);
     } else {
       a.grad = grad_y;
-      batch_norm_backward<0>(backend(grad_y.device()).stream(), a, Identity{}, nullptr);
+      batch_norm_backward<0>(backend(grad_y.device()).stream(), a, Identity{});
     }
     return {grads.x, grads.gamma, grads.beta,
             own_residual ? grads.residual : (has_residual ? grad_y : Tensor())};

@@ -232,7 +232,7 @@ struct MergeGradients {
   BatchNormGradientMerge merge;
   std::int64_t term_blocks;
   const double* terms;
-  float* sums;
+  float* sums[std::max(K, 1)];  // or nullptr
 
   std::int64_t blocks() const { return (columns + columns_each - 1) / columns_each + (K > 0 ? 1 : 0); }
 
@@ -262,7 +262,8 @@ struct MergeGradients {
       shared.values[k][t.thread] = total;
     }
     add_rows(t, shared.values, K, 1);
-    if (t.thread < K) sums[t.thread] = static_cast<float>(shared.values[t.thread][0]);
+    if (t.thread < K && sums[t.thread] != nullptr)
+      *sums[t.thread] = static_cast<float>(shared.values[t.thread][0]);
   }
 };
 
@@ -346,7 +347,8 @@ void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f,
 }
 
 template <class T, int K, class Math>
-void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math, float* sums) {
+void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
+                         const BatchNormSums<K>& sums = {}) {
   const Tensor& x = a.of.x;
   const bool has_y = a.y.defined();
   const T* const other = has_y ? a.y.data<T>() : detail::data_or_null<T>(a.of.residual);
@@ -365,7 +367,7 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
   launch(
       stream, tiles.blocks(),
       GradientSums<T, K, Math>{tiles, {of, math, grad, addend}, grad_residual, partial.data(), terms.data()});
-  const MergeGradients<K> merge{
+  MergeGradients<K> merge{
       columns,
       tiles.chunks(),
       partial.data(),
@@ -374,7 +376,8 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
        detail::data_or_null<float>(a.gradients.beta), numbers.data(), numbers.data() + columns},
       tiles.blocks(),
       terms.data(),
-      sums};
+      {}};
+  std::copy(sums.begin(), sums.end(), merge.sums);
   launch(stream, merge.blocks(), merge);
   if (grad_x == nullptr) return;
   const auto more_tiles = detail::tiles_of<T>(x, detail::rows_of_maps);

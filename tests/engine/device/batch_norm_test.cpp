@@ -127,7 +127,7 @@ TEST(EmulatedBatchNorm, OutputsAndWhatFollows) {
 }
 
 // compute(arguments, sums) with fresh places; over_grad: dL/dx is written over dL/dq.
-template <class Compute>
+template <int K, class Compute>
 std::vector<Tensor> gradients(const Layer& l, BatchNormBackward a, bool with_residual, bool over_grad,
                               Compute&& compute) {
   const Shape channels{l.x.dim(1)};
@@ -135,7 +135,9 @@ std::vector<Tensor> gradients(const Layer& l, BatchNormBackward a, bool with_res
   a.gradients = {over_grad ? a.grad : Tensor::empty_like(l.x), Tensor::empty(channels),
                  Tensor::empty(channels), with_residual ? Tensor::empty_like(l.x) : Tensor()};
   const Tensor sums = Tensor::zeros({2});
-  compute(a, sums.data<float>());
+  std::array<float*, static_cast<std::size_t>(K)> places{};
+  for (std::size_t k = 0; k < places.size(); ++k) places[k] = sums.data<float>() + k;
+  compute(a, places);
   std::vector<Tensor> all{a.gradients.x, a.gradients.gamma, a.gradients.beta, sums};
   if (with_residual) all.push_back(a.gradients.residual);
   return all;
@@ -158,13 +160,13 @@ void compare_backward(const Shape& shape, const Math& math) {
           a.y = Tensor::empty(shape);
           batch_norm_output(host, {l.x, l.residual, l.coefficients, relu}, a.y);
         }
-        const std::vector<Tensor> expected =
-            gradients(l, a, other > 0, false,
-                      [&](const auto& with, float* sums) { batch_norm_backward<K>(host, with, math, sums); });
+        const std::vector<Tensor> expected = gradients<K>(
+            l, a, other > 0, false,
+            [&](const auto& with, const auto& sums) { batch_norm_backward<K>(host, with, math, sums); });
         std::vector<std::vector<float>> first;
         in_each_order([&](const Stream& stream) {
           const std::vector<Tensor> got =
-              gradients(l, a, other > 0, true, [&](const auto& with, float* sums) {
+              gradients<K>(l, a, other > 0, true, [&](const auto& with, const auto& sums) {
                 device::batch_norm_backward<float, K>(stream, with, math, sums);
               });
           for (std::size_t i = 0; i < got.size(); ++i) {
