@@ -6,6 +6,7 @@
 
 #include "engine/kernels/batch_norm.h"
 #include "engine/kernels/device/statistics.h"
+#include "engine/ops/cast.h"
 #include "tests/engine/device/emulator.h"
 #include "tests/engine/support.h"
 
@@ -190,6 +191,52 @@ TEST(EmulatedBatchNorm, BackwardWithWhatFollows) {
   for (const Shape& shape : shapes()) {
     compare_backward<0>(shape, ClampPasses{clamp});
     compare_backward<2>(shape, ClampGradient{clamp});
+  }
+}
+
+// The host goes through f32 copies.
+TEST(EmulatedBatchNorm, OfBf16IsTheHosts) {
+  constexpr double rounding = 1.0 / 128;
+  for (const Shape& shape : {Shape{2, 64, 9, 9}, Shape{40, 37, 2, 2}}) {
+    const Layer l(shape);
+    const auto narrow = [](const Tensor& t) { return cast(t, DType::bf16); };
+    const BatchNormOutput of{narrow(l.x), narrow(l.residual), l.coefficients, true};
+    const Clamp clamp{l.level.data<float>()};
+    struct Results {
+      Tensor q, y, grad_x, grad_residual, grad_gamma, grad_beta, sums = Tensor::empty({2});
+      explicit Results(const Tensor& x)
+          : q(Tensor::empty_like(x)),
+            y(Tensor::empty_like(x)),
+            grad_x(Tensor::empty_like(x)),
+            grad_residual(Tensor::empty_like(x)),
+            grad_gamma(Tensor::empty({x.dim(1)})),
+            grad_beta(Tensor::empty({x.dim(1)})) {}
+    };
+    const auto backward_of = [&](const Results& r) {
+      return BatchNormBackward{.of = of,
+                               .y = r.y,
+                               .grad = narrow(l.grad),
+                               .addend = narrow(l.addend),
+                               .training = true,
+                               .gradients = {r.grad_x, r.grad_gamma, r.grad_beta, r.grad_residual}};
+    };
+    const Results want(of.x);
+    batch_norm_map(host, of, clamp, want.q, want.y);
+    batch_norm_backward<2>(host, backward_of(want), ClampGradient{clamp}, want.sums.data<float>());
+    in_each_order([&](const Stream& stream) {
+      const Results got(of.x);
+      device::batch_norm_map<BFloat16>(stream, of, clamp, got.q, got.y);
+      device::batch_norm_backward<BFloat16, 2>(stream, backward_of(got), ClampGradient{clamp},
+                                               got.sums.data<float>());
+      const auto wide = [](const Tensor& t) { return cast(t, DType::f32).values(); };
+      EXPECT_EQ(wide(got.y), wide(want.y));
+      EXPECT_EQ(wide(got.q), wide(want.q));
+      EXPECT_TRUE(near(wide(got.grad_x), wide(want.grad_x), rounding)) << shape.str();
+      EXPECT_TRUE(near(wide(got.grad_residual), wide(want.grad_residual), rounding)) << shape.str();
+      EXPECT_TRUE(near(got.grad_gamma, want.grad_gamma, rounding)) << shape.str();
+      EXPECT_TRUE(near(got.grad_beta, want.grad_beta, rounding)) << shape.str();
+      EXPECT_TRUE(near(got.sums, want.sums, 1e-5)) << shape.str();
+    });
   }
 }
 
