@@ -115,10 +115,10 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     work->g_ = g;
     std::vector<Tensor> grads{Tensor::deferred(x.shape(), x.dtype(), x.device(), work)};
     work->grad_x_ = Owed(grads[0]);
-    for (std::size_t k = 0; k < count; ++k) {
-      const Tensor& p = parameters[k];
+    std::size_t k = 0;
+    for (const Tensor& p : parameters) {
       grads.push_back(Tensor::deferred(p.shape(), p.dtype(), p.device(), std::make_shared<Part>(work)));
-      work->grad_parameters_[k] = Owed(grads.back());
+      work->grad_parameters_[k++] = Owed(grads.back());
     }
     return grads;
   }
@@ -127,9 +127,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     Tensor grad_x = grad_x_.receive();
     if (!grad_x.defined()) grad_x = Tensor::empty_like(g_);  // only the parameters' are wanted
     const Tensor sums = quantizer_gradient<K>(math_, {}, x_, g_, grad_x);
-    for (std::size_t k = 0; k < count; ++k)
-      if (const Tensor grad = grad_parameters_[k].receive(); grad.defined())
-        parameter_gradient(sums, static_cast<std::int64_t>(k), grad);
+    if constexpr (K > 0) give_parameters(sums);
     if (addend().defined()) add_in_place(grad_x, addend());
   }
 
@@ -141,9 +139,11 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     a.addend = addend();
     std::array<Tensor, count> grads;
     BatchNormSums<K> sums{};
-    for (std::size_t k = 0; k < count; ++k) {
-      grads[k] = grad_parameters_[k].receive();
+    std::size_t k = 0;
+    for (const Owed& owed : grad_parameters_) {
+      grads[k] = owed.receive();
       if (grads[k].defined()) sums[k] = grads[k].template data<float>();
+      ++k;
     }
     qtrain::batch_norm_backward<K>(stream, a, math_, sums);
   }
@@ -155,6 +155,14 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     void compute() override { whole->compute(); }
     std::shared_ptr<Deferred> whole;
   };
+
+  void give_parameters(const Tensor& sums) {
+    std::int64_t k = 0;
+    for (const auto& owed : grad_parameters_) {
+      if (const Tensor grad = owed.receive(); grad.defined()) parameter_gradient(sums, k, grad);
+      ++k;
+    }
+  }
 
   BackwardOf<F> math_;
   std::vector<Tensor> held_;
@@ -206,7 +214,7 @@ struct FakeQuantizeNode : Node {
     const Stream stream = backend(input.device()).stream();
     if constexpr (!has_own_kernel<F>)
       if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {
-        // A second quantizer of a recorded x needs x itself; backward makes again what was made before.
+        // Whoever comes second needs x itself; who comes in backward makes again what was made before.
         const bool again = norm->is_fused();
         if (!again || !Tape::recording()) {
           const Tensor x_too = again ? Tensor() : norm->output_in_same_pass();
@@ -247,7 +255,8 @@ struct FakeQuantizeNode : Node {
   std::vector<Tensor> put_off(const Tensor& input, const Tensor& g) const {
     std::vector<Tensor> held;
     std::array<Tensor, count> of_parameters;
-    for (std::size_t k = 0; k < count; ++k) held.push_back(of_parameters[k] = parameters[k].get());
+    std::size_t k = 0;
+    for (const SavedTensor& p : parameters) held.push_back(of_parameters[k++] = p.get());
     for (const SavedTensor& c : constants) held.push_back(c.get());
     return FakeQuantizeGradient<K, F>::put_off(bound(), std::move(held), input, g, of_parameters);
   }
@@ -282,12 +291,12 @@ struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
       } else {
         const Tensor input = this->x.get();
         const BackwardOf<F> math{this->bound()};
-        const T* const elements = input.data<T>();
+        const T* const inside = input.data<T>();
         if constexpr (K == 0) {
-          map_inside(stream, rows, math, grad_x, grad_y, elements);
+          map_inside(stream, rows, math, grad_x, grad_y, inside);
         } else {
           const Tensor sums = Tensor::empty({K}, DType::f32, g.device());
-          map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, elements);
+          map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, inside);
           this->give_parameters(grads, sums);
         }
       }

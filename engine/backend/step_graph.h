@@ -25,8 +25,8 @@ class StepGraph {
     recorded,  // the host's part in full, the device's as a graph
     replayed   // the device's part only
   };
-  static constexpr int warm_up =
-      2;  // steps that repeat before one is recorded: libraries choose and allocate
+  // Steps that repeat before one is recorded: libraries choose their kernels, and memory is taken.
+  static constexpr int warm_up = 2;
 
   StepGraph(Backend& backend, bool wanted) : backend_(backend), on_(wanted && backend.has_graphs()) {}
 

@@ -398,5 +398,57 @@ TEST(EmulatedBorders, AreTheHosts) {
   }
 }
 
+struct Both {
+  QTRAIN_HOST_DEVICE float operator()(float x, float g) const { return x - 2 * g; }
+};
+
+std::vector<BFloat16> rounded(const std::vector<float>& values) {
+  std::vector<BFloat16> result;
+  for (const float v : values) result.push_back(to_bfloat16(v));
+  return result;
+}
+
+TEST(EmulatedBorders, OfBf16AreTheHosts) {
+  const Shape images{2, 5, 3, 7};
+  const Border border{{1, 2}, {0, 1}};
+  const BorderedRows rows(images, border);
+  const std::vector<BFloat16> x = rounded(random_values(images.numel(), 1));
+  const std::vector<BFloat16> g = rounded(random_values(border.around(images).numel(), 2));
+  const auto run = [&](const auto& bordered, const auto& inside, const auto& reduced) {
+    std::vector<BFloat16> wide(g.size());
+    std::vector<BFloat16> inner(x.size());
+    std::vector<BFloat16> mapped(x.size());
+    std::vector<float> sums(2);
+    bordered(wide.data());
+    inside(inner.data());
+    reduced(mapped.data(), sums.data());
+    std::vector<float> all;
+    for (const auto& part : {wide, inner, mapped})
+      for (const BFloat16 v : part) all.push_back(to_float(v));
+    all.insert(all.end(), sums.begin(), sums.end());
+    return all;
+  };
+  const std::vector<float> want =
+      run([&](BFloat16* y) { map_bordered(host, rows, Affine(), y, x.data()); },
+          [&](BFloat16* y) { map_inside(host, rows, Both(), y, g.data(), x.data()); },
+          [&](BFloat16* y, float* sums) {
+            map_reduce_bordered<2>(host, rows, Gradient(), sums, y, g.data(), x.data());
+          });
+  const std::vector<float> got = in_any_order([&](const Stream& stream) {
+    return run(
+        [&](BFloat16* y) {
+          device::map_bordered(stream, rows, Affine(), detail::ValueAtZero(), y, x.data());
+        },
+        [&](BFloat16* y) { device::map_inside(stream, rows, Both(), y, g.data(), x.data()); },
+        [&](BFloat16* y, float* sums) {
+          device::map_reduce_bordered<2>(stream, rows, Gradient(), sums, y, g.data(), x.data());
+        });
+  });
+  EXPECT_TRUE(identical(std::vector<float>(got.begin(), got.end() - 2),
+                        std::vector<float>(want.begin(), want.end() - 2)));
+  EXPECT_TRUE(near(std::vector<float>(got.end() - 2, got.end()),
+                   std::vector<float>(want.end() - 2, want.end()), 2e-6));
+}
+
 }  // namespace
 }  // namespace qtrain
