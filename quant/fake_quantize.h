@@ -139,9 +139,11 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     a.addend = addend();
     std::array<Tensor, count> grads;
     BatchNormSums<K> sums{};
-    for (std::size_t k = 0; k < count; ++k) {
-      grads[k] = grad_parameters_[k].receive();
+    std::size_t k = 0;
+    for (const Owed& owed : grad_parameters_) {
+      grads[k] = owed.receive();
       if (grads[k].defined()) sums[k] = grads[k].template data<float>();
+      ++k;
     }
     qtrain::batch_norm_backward<K>(stream, a, math_, sums);
   }
@@ -212,7 +214,7 @@ struct FakeQuantizeNode : Node {
     const Stream stream = backend(input.device()).stream();
     if constexpr (!has_own_kernel<F>)
       if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {
-        // A second quantizer of a recorded x needs x itself; backward makes again what was made before.
+        // Whoever comes second needs x itself; who comes in backward makes again what was made before.
         const bool again = norm->is_fused();
         if (!again || !Tape::recording()) {
           const Tensor x_too = again ? Tensor() : norm->output_in_same_pass();
