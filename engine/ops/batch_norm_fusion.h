@@ -47,8 +47,8 @@ class DeferredBatchNormGradient : public DeferredGradient {
  public:
   // Where dL/dx may be written.
   virtual Tensor place_for_grad_x() const = 0;
-  // batch_norm_backward() of engine/kernels/batch_norm.h with the math of f; fills in grad and addend. The last
-  // thing that it is used for.
+  // batch_norm_backward() of engine/kernels/batch_norm.h with the math of f; fills in grad and addend. The
+  // last thing that it is used for.
   virtual void batch_norm_backward(BatchNormBackward arguments) = 0;
 };
 

@@ -214,7 +214,7 @@ void multi_update(const Stream& stream, const TensorSets<Element...>& sets, cons
 
 // The result of no elements at all.
 template <class Combine>
-struct Identity {
+struct NoElements {
   float* results;
   QTRAIN_HOST_DEVICE void operator()(std::int64_t k) const { results[k] = Combine::identity; }
 };
@@ -223,7 +223,7 @@ template <int K, class Combine, class F, class... Element>
 void multi_reduce(const Stream& stream, const TensorSets<Element...>& sets, const F& f, float* results) {
   std::int64_t chunks = 0;
   for (const TensorSet<Element...>& set : sets) chunks += (set.count + reduction_block - 1) / reduction_block;
-  if (chunks == 0) return device::for_each(stream, K, Identity<Combine>{results});
+  if (chunks == 0) return device::for_each(stream, K, NoElements<Combine>{results});
   const Scratch<double> partial(stream, chunks * K);
   if (detail::fits_short_list(sets))
     return detail::multi_reduce<short_list_bytes, K, Combine>(stream, sets, f, results, partial.data());
