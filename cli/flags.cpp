@@ -43,7 +43,8 @@ void add_field(CLI::App& app, const Field& field, std::vector<GivenFlag>& given)
                                              : CLI::MultiOptionPolicy::TakeLast);
 }
 
-// Gives every bare switch its value: `--nesterov` becomes `--nesterov=on`, `--shuffle off` `--shuffle=off`.
+// Gives every bare switch its value: `--nesterov` becomes `--nesterov=on`, `--shuffle off` and `--no-shuffle`
+// become `--shuffle=off`.
 // With positional arguments about, only a word like off belongs to the switch before it.
 std::vector<std::string> with_switch_values(const Fields& fields, const std::vector<std::string>& arguments) {
   static const std::vector<std::string> words = {"on", "off", "true", "false", "yes", "no", "1", "0"};
@@ -52,6 +53,11 @@ std::vector<std::string> with_switch_values(const Fields& fields, const std::vec
   std::vector<std::string> result;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const auto is_it = [&](const Field& f) { return is_switch(f) && arguments[i] == "--" + f.name; };
+    const auto is_not_it = [&](const Field& f) { return is_switch(f) && arguments[i] == "--no-" + f.name; };
+    if (std::any_of(fields.begin(), fields.end(), is_not_it)) {
+      result.push_back("--" + arguments[i].substr(std::string_view("--no-").size()) + "=off");
+      continue;
+    }
     result.push_back(arguments[i]);
     if (std::none_of(fields.begin(), fields.end(), is_it)) continue;
     const std::string next = i + 1 < arguments.size() ? arguments[i + 1] : "-";

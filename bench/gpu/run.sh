@@ -2,7 +2,7 @@
 # Tests and measures on a GPU machine what bench/gpu/pack.sh packed; needs no network and installs nothing.
 #   bench/gpu/run.sh [--only tests|sanitize|bench] [--quick] [--seconds N] [--filter GTEST_FILTER] [--dry-run]
 #                    [--pack FILE] [-- ARGUMENTS of bench/gpu/compare.py]
-# Stages: every test program with QTRAIN_TEST_DEVICE=cuda; compute-sanitizer (memcheck, racecheck) over the tests of
+# Stages: every test program; compute-sanitizer (memcheck, racecheck) over the tests of
 # kernels; the comparison with PyTorch. One that fails or takes too long doesn't stop the next. --seconds is for all of
 # them (570). Results go to $OUT (bench/results/), logs to $OUT/logs (build-gpu/logs/). Ends with status 1 if a test
 # failed.
@@ -223,7 +223,7 @@ if [[ $dry_run ]]; then
   echo "unpack $pack"
   echo "libraries from $(cuda_folders | paste -sd:):<unpacked>/lib"
   echo "results in $results, logs in $logs; $seconds s"
-  ! wanted tests || echo "tests: every test program, QTRAIN_TEST_DEVICE=cuda QTRAIN_TESTS_FOLDER=$PWD/tests"
+  ! wanted tests || echo "tests: every test program, QTRAIN_TESTS_FOLDER=$PWD/tests"
   ! wanted sanitize || echo "sanitize: $(find_sanitizer || true) memcheck and racecheck over"
   ! wanted sanitize || for program in "${sanitized[@]}"; do echo "  $program --gtest_filter=$(filter_of "$program")"; done
   if wanted bench; then
@@ -235,7 +235,7 @@ fi
 unpack
 mkdir -p "$results" "$logs"
 rm -f "$logs"/*.summary
-export QTRAIN_TEST_DEVICE=cuda QTRAIN_TESTS_FOLDER=$PWD/tests QTRAIN_BINARY=$bin/qtrain
+export QTRAIN_TESTS_FOLDER=$PWD/tests QTRAIN_BINARY=$bin/qtrain
 export XDG_CACHE_HOME=$work/cache OMP_WAIT_POLICY=passive
 describe_machine | tee "$logs/machine.txt"
 if wanted tests; then say tests; OMP_NUM_THREADS=$((($(nproc) + 3) / 4)) tests_stage; cat "$logs/tests.summary"; fi

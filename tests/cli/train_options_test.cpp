@@ -45,6 +45,15 @@ TEST(TrainOptions, FlagsAsPyTorchUsersTypeThem) {
   EXPECT_EQ(o.label_smoothing, 0.1);
 }
 
+TEST(TrainFlags, SwitchesHaveANegation) {
+  const TrainOptions o = train_options({"--no-fuse", "--no-graph", "--nesterov", "--epochs", "3"});
+  EXPECT_FALSE(o.fuse);
+  EXPECT_FALSE(o.graph);
+  EXPECT_TRUE(o.nesterov);
+  EXPECT_EQ(o.epochs, 3);
+  EXPECT_TRUE(has(error_of({"--no-epochs"}), "unknown flag --no-epochs"));
+}
+
 TEST(TrainOptions, BitsOfOneRoleOverrideTheCommonOnes) {
   const TrainOptions o = train_options({"--bits", "3", "--w-bits", "2"});
   EXPECT_EQ(o.weight_bits(), 2);
