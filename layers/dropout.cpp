@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include "engine/core/error.h"
-#include "engine/core/rng.h"
-#include "engine/ops/arithmetic.h"
-#include "engine/ops/cast.h"
 
 namespace qtrain {
 
-Dropout::Dropout(float probability) : probability_(probability), step_(add_counter("step")) {
+Dropout::Dropout(float probability) : probability_(probability), step_(add_counter("step")), on_device_(-1) {
   if (!(probability >= 0 && probability <= 1))
     throw ValueError({.where = "Dropout",
                       .what = "not a probability",
@@ -20,13 +17,23 @@ Dropout::Dropout(float probability) : probability_(probability), step_(add_count
 
 Tensor Dropout::forward(const Tensor& x) {
   if (!is_training() || probability_ == 0) return x;
-  const auto step = static_cast<std::uint64_t>((*step_.data<std::int64_t>())++);
-  RandomStream random(seed_, RandomPurpose::dropout, layer_, step);
-  const double threshold = static_cast<double>(probability_) * 0x1p32;
-  const float kept = probability_ < 1 ? 1 / (1 - probability_) : 0;
-  std::vector<float> mask(static_cast<std::size_t>(x.numel()));
-  for (float& m : mask) m = static_cast<double>(random.next()) < threshold ? 0 : kept;
-  return multiply(x, cast(Tensor::from_values(x.shape(), mask, x.device()), x.dtype()));
+  Tensor y = dropout(x, probability_, stream_, step_on(x.device()));
+  ++*step_.data<std::int64_t>();
+  return y;
+}
+
+// The number of this step, for forward and backward, on x's device.
+Tensor Dropout::step_on(Device device) {
+  if (device == step_.device()) return step_.clone();
+  const std::int64_t step = *step_.data<std::int64_t>();
+  if (!device_step_.defined() || device_step_.device() != device)
+    device_step_ = step_.to(device);
+  else if (on_device_ != step)
+    device_step_.copy_from(step_);  // in its place: a recorded step holds the address
+  Tensor this_step = device_step_.clone();
+  advance_step(device_step_);
+  on_device_ = step + 1;
+  return this_step;
 }
 
 std::string Dropout::describe() const {

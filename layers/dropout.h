@@ -1,6 +1,7 @@
 // Dropout (Srivastava et al. 2014): in training each element is 0 with probability p, else x / (1 - p).
 #pragma once
 
+#include "engine/ops/dropout.h"
 #include "layers/module.h"
 
 namespace qtrain {
@@ -12,21 +13,19 @@ class Dropout final : public Module {
  public:
   explicit Dropout(float probability = 0.5F);  // ValueError unless 0 <= p <= 1
 
-  void set_stream(std::uint64_t seed, std::uint64_t layer) {
-    seed_ = seed;
-    layer_ = layer;
-  }
+  void set_stream(std::uint64_t seed, std::uint64_t layer) { stream_ = {seed, layer}; }
   Tensor forward(const Tensor& x) override;
-  // The host draws the mask, another one in every step.
-  bool is_steady() const override { return probability_ == 0; }
   std::string kind() const override { return "Dropout"; }
   std::string describe() const override;
 
  private:
+  Tensor step_on(Device device);
+
   float probability_;
-  std::uint64_t seed_ = 0;
-  std::uint64_t layer_ = 0;
+  DropoutStream stream_;
   const Tensor& step_;
+  Tensor device_step_;      // the same number on a GPU, where recorded steps count it on
+  std::int64_t on_device_;  // what the host knows of it
 };
 
 }  // namespace qtrain

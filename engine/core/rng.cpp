@@ -3,44 +3,20 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/core/philox.h"
+
 namespace qtrain {
-namespace {
-
-constexpr std::uint32_t low(std::uint64_t v) {
-  return static_cast<std::uint32_t>(v);
-}
-constexpr std::uint32_t high(std::uint64_t v) {
-  return static_cast<std::uint32_t>(v >> 32);
-}
-
-// splitmix64's finalizer: spreads (epoch, index, purpose) over the counter words that a stream doesn't count
-// in.
-constexpr std::uint64_t mix(std::uint64_t z) {
-  z += 0x9E3779B97F4A7C15ULL;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-  return z ^ (z >> 31);
-}
-
-}  // namespace
-
-std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c, std::array<std::uint32_t, 2> k) {
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t product0 = 0xD2511F53ULL * c[0];
-    const std::uint64_t product1 = 0xCD9E8D57ULL * c[2];
-    c = {high(product1) ^ c[1] ^ k[0], low(product1), high(product0) ^ c[3] ^ k[1], low(product0)};
-    k[0] += 0x9E3779B9U;
-    k[1] += 0xBB67AE85U;
-  }
-  return c;
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                        std::array<std::uint32_t, 2> key) {
+  return philox_block(counter, key);
 }
 
 RandomStream::RandomStream(std::uint64_t seed, RandomPurpose purpose, std::uint64_t epoch,
                            std::uint64_t index) {
-  const std::uint64_t key = mix(seed ^ (static_cast<std::uint64_t>(purpose) << 32));
-  const std::uint64_t place = mix(mix(epoch) + index);
-  key_ = {low(key), high(key)};
-  counter_ = {0, low(index), low(place), high(place)};
+  const std::uint64_t key = mix_bits(seed ^ (static_cast<std::uint64_t>(purpose) << 32));
+  const std::uint64_t place = mix_bits(mix_bits(epoch) + index);
+  key_ = {low_word(key), high_word(key)};
+  counter_ = {0, low_word(index), low_word(place), high_word(place)};
 }
 
 std::uint32_t RandomStream::next() {
@@ -89,10 +65,10 @@ bool RandomStream::bernoulli(double probability_of_true) {
 }
 
 RandomPermutation::RandomPermutation(std::uint64_t size, std::uint64_t seed, std::uint64_t epoch)
-    : size_(size), half_bits_(1), epoch_low_(low(epoch)), epoch_high_(high(epoch)) {
+    : size_(size), half_bits_(1), epoch_low_(low_word(epoch)), epoch_high_(high_word(epoch)) {
   while (half_bits_ < 32 && (1ULL << (2 * half_bits_)) < size) ++half_bits_;
-  const std::uint64_t key = mix(seed ^ (static_cast<std::uint64_t>(RandomPurpose::shuffle) << 32));
-  key_ = {low(key), high(key)};
+  const std::uint64_t key = mix_bits(seed ^ (static_cast<std::uint64_t>(RandomPurpose::shuffle) << 32));
+  key_ = {low_word(key), high_word(key)};
 }
 
 std::uint64_t RandomPermutation::operator()(std::uint64_t position) const {
@@ -101,7 +77,7 @@ std::uint64_t RandomPermutation::operator()(std::uint64_t position) const {
     std::uint64_t left = position >> half_bits_;
     std::uint64_t right = position & mask;
     for (std::uint32_t round = 0; round < 6; ++round) {
-      const std::uint32_t f = philox4x32({low(right), round, epoch_low_, epoch_high_}, key_)[0];
+      const std::uint32_t f = philox4x32({low_word(right), round, epoch_low_, epoch_high_}, key_)[0];
       const std::uint64_t next = left ^ (f & mask);
       left = right;
       right = next;

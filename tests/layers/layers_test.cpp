@@ -5,6 +5,7 @@
 
 #include "engine/autograd/tape.h"
 #include "engine/core/error.h"
+#include "engine/core/rng.h"
 #include "engine/ops/reduce.h"
 #include "layers/activation.h"
 #include "layers/conv2d.h"
@@ -161,6 +162,29 @@ TEST(Dropout, MasksDependOnSeedLayerAndStepAlone) {
   EXPECT_NE(y, run(2, 0, 0));
   EXPECT_NE(y, run(1, 1, 0));
   EXPECT_NE(y, run(1, 0, 1));
+}
+
+TEST(Dropout, DrawsTheStreamOfItsStepInNchwOrder) {
+  for (const Shape& shape : {Shape{2, 3, 5, 7}, Shape{9, 4}, Shape{1}}) {
+    const Tensor x = numbered(shape, 1);
+    Dropout layer(0.3F);
+    layer.set_stream(11, 4);
+    (void)layer(x);
+    Tensor leaf = x.clone();
+    leaf.set_requires_grad(true);
+    const Tensor y = layer(leaf);
+    Tape::backward(y, Tensor::full(shape, 2));
+    RandomStream random(11, RandomPurpose::dropout, 4, 1);
+    const std::vector<float> values = x.values();
+    const std::vector<float> got = y.values();
+    const std::vector<float> grad = leaf.grad().values();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float m =
+          static_cast<double>(random.next()) < static_cast<double>(0.3F) * 0x1p32 ? 0 : 1 / (1 - 0.3F);
+      EXPECT_EQ(got[i], values[i] * m);
+      EXPECT_EQ(grad[i], 2 * m) << "forward and backward have one mask";
+    }
+  }
 }
 
 TEST(Dropout, ResumesFromItsState) {

@@ -14,12 +14,20 @@ std::int64_t value(const Tensor& counter) {
   return *counter.data<std::int64_t>();
 }
 
+class Unsteady final : public Module {
+ public:
+  Tensor forward(const Tensor& x) override { return x; }
+  bool is_steady() const override { return false; }
+  std::string kind() const override { return "Unsteady"; }
+  std::string describe() const override { return "Unsteady()"; }
+};
+
 TEST(StepState, SteadinessIsThatOfTheWholeTree) {
   Sequential net{std::make_shared<BatchNorm2d>(2),
-                 std::shared_ptr<Sequential>(new Sequential{std::make_shared<Dropout>(0.0F)})};
+                 std::shared_ptr<Sequential>(new Sequential{std::make_shared<Dropout>(0.5F)})};
   EXPECT_TRUE(is_steady(net));
-  net.replace_child("1.0", std::make_shared<Dropout>(0.5F));
-  EXPECT_FALSE(is_steady(net)) << "the host draws its masks";
+  net.replace_child("1.0", std::make_shared<Unsteady>());
+  EXPECT_FALSE(is_steady(net));
 }
 
 TEST(StepState, ChangesShow) {
