@@ -135,7 +135,9 @@ TEST_P(DeviceStep, RecordedStepsTrainTheSame) {
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(identical(got[i], expected[i])) << "tensor " << i;
 }
 
-// Before the rounding of low bits makes it chaotic.
+// Before the updates of low bits make it chaotic. Values on rounding boundaries go to either side in the
+// first forward already: the recorded trajectories move by half a percent then, on batches four times as
+// large.
 TEST_P(DeviceStep, TheFirstLossIsTheCpus) {
   const auto first_loss = [&](Device device) {
     Training run(case_, device, false);
@@ -145,7 +147,8 @@ TEST_P(DeviceStep, TheFirstLossIsTheCpus) {
   };
   const double expected = first_loss(Device{});
   EXPECT_GT(expected, 0.5);
-  EXPECT_NEAR(first_loss(device_), expected, (case_.dtype == DType::bf16 ? 5e-2 : 1e-2) * expected);
+  const bool rounds = case_.quantizer != "none" || case_.dtype == DType::bf16;
+  EXPECT_NEAR(first_loss(device_), expected, (rounds ? 5e-2 : 1e-4) * expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(ResNet20, DeviceStep, on_devices(recipes), device_test_name);
