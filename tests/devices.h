@@ -29,7 +29,8 @@ inline std::vector<Device> test_devices() {
 inline std::string absence_of(Device device) {
   const std::vector<Device> present = available_devices();
   if (std::find(present.begin(), present.end(), device) != present.end()) return "";
-  return "no " + device.str() + " here: " + gpu_absence();
+  const std::string reason = gpu_absence();
+  return "no " + device.str() + " here" + (reason.empty() ? ", though there is a GPU" : ": " + reason);
 }
 
 // Marks the running test as skipped where the device is missing; else the device computes as it does by

@@ -65,6 +65,7 @@ struct Training {
   std::unique_ptr<TrainingStep> step;
   std::int64_t steps = 0;
   int looks = 0;
+  bool replaying = false;  // in the last step
 
   Training(const Recipe& recipe, Device device, bool graph) : meter(patience, device) {
     session.options.graph = graph;
@@ -86,11 +87,16 @@ struct Training {
   }
 
   void train(int count) {
-    for (int i = 0; i < count; ++i, ++steps)
-      step->run(make_batch(steps), steps, [this] {
+    const Tensor weight = session.network->parameters().front();
+    for (int i = 0; i < count; ++i, ++steps) {
+      const std::uint64_t before = weight.storage_version();
+      step->run(make_batch(steps), steps, [&] {
         ++looks;
+        // A step by the host shows its results before the update; a replayed one is whole by then.
+        replaying = weight.storage_version() != before;
         EXPECT_FALSE(meter.due());
       });
+    }
   }
 
   // Everything that the steps have left behind.
@@ -106,6 +112,9 @@ struct Training {
   }
 };
 
+// Quantizers measure, memory is taken, plans are chosen, a step is recorded.
+constexpr int warm_up = StepGraph::warm_up + 6;
+
 class DeviceStep : public OnDevice<Recipe> {
  private:
   const testing_support::Threads one_{1};  // at this size more only wait for each other
@@ -114,20 +123,23 @@ class DeviceStep : public OnDevice<Recipe> {
 TEST_P(DeviceStep, TheHostWaitsForNothing) {
   for (const bool graph : {false, true}) {
     Training run(case_, device_, graph);
-    run.train(StepGraph::warm_up + 3);
+    run.train(warm_up);
     const std::uint64_t reads = host_read_count();
     const std::uint64_t waits = device_synchronization_count();
     run.train(6);
     EXPECT_EQ(host_read_count(), reads) << (graph ? "recorded" : "step by step");
     EXPECT_EQ(device_synchronization_count(), waits) << (graph ? "recorded" : "step by step");
     EXPECT_EQ(run.looks, run.steps);
+    EXPECT_EQ(run.replaying, graph && backend(device_).has_graphs());
   }
 }
 
 TEST_P(DeviceStep, RecordedStepsTrainTheSame) {
   Training by_host(case_, device_, false);
   Training recorded(case_, device_, true);
-  for (Training* run : {&by_host, &recorded}) run->train(12);
+  for (Training* run : {&by_host, &recorded}) run->train(warm_up + 6);
+  EXPECT_FALSE(by_host.replaying);
+  EXPECT_EQ(recorded.replaying, backend(device_).has_graphs());
   const std::vector<std::vector<float>> expected = by_host.results();
   const std::vector<std::vector<float>> got = recorded.results();
   EXPECT_EQ(got[0], expected[0]) << "last loss, its gradient's norm, sum of losses";

@@ -68,6 +68,13 @@ TEST_P(DeviceParity, IsTheSameBitsTwice) {
 INSTANTIATE_TEST_SUITE_P(Ops, DeviceParity, testing_support::on_devices(op_cases()),
                          testing_support::device_test_name);
 
+TEST(TestDevices, ThoseThatAreMissingHaveAReason) {
+  EXPECT_EQ(testing_support::absence_of(Device{}), "");
+  const std::string reason = testing_support::absence_of({DeviceType::cuda, 99});
+  EXPECT_NE(reason.find("cuda:99"), std::string::npos) << reason;
+  EXPECT_NE(reason.find(gpu_absence()), std::string::npos) << reason;
+}
+
 // The comparison itself: one number off by twice the tolerance shows, wherever it is.
 TEST(DeviceParityCheck, ShowsOneWrongNumber) {
   for (const OpCase& c : op_cases()) {

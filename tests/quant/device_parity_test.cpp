@@ -200,6 +200,10 @@ TEST_P(BlockParity, TrainsAsOnTheCpu) {
   expect_same(train_block(case_, device_), train_block(case_, Device{}));
 }
 
+TEST_P(BlockParity, GivesTheSameBitsTwice) {
+  expect_same_bits(train_block(case_, device_), train_block(case_, device_));
+}
+
 INSTANTIATE_TEST_SUITE_P(Activations, BlockParity, on_devices(blocks()), device_test_name);
 
 // The comparison sees something: outputs and gradients aren't all zero.

@@ -1,5 +1,5 @@
 // What every quantizer must keep to so that a GPU runs ahead of the host: from the second step on, training
-// reads no device value, and everything that comes out lives where the input does.
+// reads no device value and waits for none, and everything that comes out lives where the input does.
 #include <gtest/gtest.h>
 
 #include "engine/autograd/tape.h"
@@ -60,8 +60,10 @@ TEST_P(DeviceRules, TrainingReadsNothingAfterTheFirstStep) {
     step(padding);
     quantizer_->start_epoch({.epoch = 1, .milestones = 0});
     const std::uint64_t reads = host_read_count();
+    const std::uint64_t waits = device_synchronization_count();
     for (int i = 0; i < 3; ++i) step(padding);
     EXPECT_EQ(host_read_count(), reads) << (padding.none() ? "" : "with padding");
+    EXPECT_EQ(device_synchronization_count(), waits) << (padding.none() ? "" : "with padding");
   }
 }
 
