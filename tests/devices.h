@@ -44,7 +44,7 @@ inline void skip_without(Device device) {
 template <class Case>
 class OnDevice : public ::testing::TestWithParam<std::tuple<Device, Case>> {
  protected:
-  void SetUp() final {
+  void SetUp() final {  // NOLINT(readability-identifier-naming)
     skip_without(device_);
     if (!this->IsSkipped()) set_up();
   }

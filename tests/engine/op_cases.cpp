@@ -58,19 +58,19 @@ void add_arithmetic(Cases& all) {
     all.push_back({"divide" + end, [](const T& t) { return divide(t[0], t[1]); }, shapes, true});
     all.back().range = {0.5, 2};
   }
-  const auto off_tape = [&](std::string name, auto op, std::vector<Shape> shapes) {
-    all.push_back({.name = std::move(name), .op = op, .shapes = std::move(shapes), .on_tape = false});
+  const auto off_tape = [&](const std::string& name, const auto& op, const std::vector<Shape>& shapes) {
+    all.push_back({.name = name, .op = op, .shapes = shapes, .on_tape = false});
   };
   off_tape("add_in_place",
            [](const T& t) {
-             const Tensor a = t[0].clone();
+             Tensor a = t[0].clone();
              add_in_place(a, t[1]);
              return a;
            },
            {images, images});
   off_tape("multiply_in_place",
            [](const T& t) {
-             const Tensor a = t[0].clone();
+             Tensor a = t[0].clone();
              multiply_in_place(a, t[1]);
              return a;
            },
@@ -149,10 +149,11 @@ void add_pooling(Cases& all) {
 }
 
 void add_products(Cases& all) {
-  const auto product = [&](std::string name, auto op, std::vector<Shape> shapes, bool weights) {
-    all.push_back({.name = std::move(name),
+  const auto product = [&](const std::string& name, const auto& op, const std::vector<Shape>& shapes,
+                           bool weights) {
+    all.push_back({.name = name,
                    .op = op,
-                   .shapes = std::move(shapes),
+                   .shapes = shapes,
                    .masters = weights ? std::vector{false, true, true} : std::vector<bool>(),
                    .sums_products = true});
   };
@@ -202,7 +203,7 @@ void add_batch_norms(Cases& all) {
               const BatchNormState state{t[1], t[2], Tensor::full(channels, 0.25F, t[0].device()),
                                          Tensor::full(channels, 1, t[0].device())};
               const auto run = training ? batch_norm_training : batch_norm_evaluation;
-              const Tensor y = run(t[0], state, {.relu = relu}, residual ? t[3] : Tensor());
+              Tensor y = run(t[0], state, {.relu = relu}, residual ? t[3] : Tensor());
               if (!statistics) return y;
               return cast(concat(std::vector{state.running_mean, state.running_variance}, 0), t[0].dtype());
             },

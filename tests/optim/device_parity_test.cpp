@@ -32,8 +32,8 @@ std::ostream& operator<<(std::ostream& out, const OptimizerCase& c) {
 }
 
 template <class T, class Options>
-OptimizerCase rule(std::string name, Options options) {
-  return {.name = std::move(name),
+OptimizerCase rule(const std::string& name, const Options& options) {
+  return {.name = name,
           .make = [options](Groups groups) { return std::make_unique<T>(std::move(groups), options); }};
 }
 
