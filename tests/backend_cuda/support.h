@@ -6,6 +6,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cuda/cuda_backend.h"
 #include "engine/backend/cuda/device_info.h"
+#include "tests/devices.h"
 #include "tests/engine/support.h"
 
 namespace qtrain::testing_support {
@@ -15,10 +16,7 @@ inline constexpr Device gpu{DeviceType::cuda, 0};
 // The base of tests that need a GPU.
 class OnGpu : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (cuda::device_count() == 0) GTEST_SKIP() << "no GPU: " << cuda::device_absence();
-    configure(gpu, {});
-  }
+  void SetUp() override { skip_without(gpu); }
 };
 
 // Half to even; finite values only.

@@ -10,30 +10,24 @@
 #include "engine/kernels/element.h"
 #include "engine/ops/activation.h"
 #include "engine/ops/arithmetic.h"
-#include "engine/ops/batch_norm.h"
 #include "engine/ops/cast.h"
-#include "engine/ops/convolution.h"
 #include "engine/ops/loss.h"
-#include "engine/ops/matmul.h"
 #include "engine/ops/pooling.h"
-#include "engine/ops/rearrange.h"
 #include "engine/ops/reduce.h"
-#include "tests/engine/support.h"
+#include "tests/engine/op_cases.h"
 
 namespace qtrain {
 namespace {
 
 using testing_support::identical;
 using testing_support::near;
-using testing_support::random_values;
-using testing_support::Range;
+using testing_support::op_cases;
+using testing_support::OpCase;
+using testing_support::OpOutcome;
+using testing_support::rounded;
+using testing_support::run_op;
 
 constexpr double rounding = 1.0 / 256;  // twice the largest relative error of one rounding to 8 bits
-
-std::vector<float> rounded(std::vector<float> values) {
-  for (float& v : values) v = to_float(to_bfloat16(v));
-  return values;
-}
 
 std::vector<float> as_floats(const Tensor& t) {
   return cast(t, DType::f32).values();
@@ -139,170 +133,29 @@ TEST(Precision, TheLossTakesF32) {
   EXPECT_THROW(softmax_cross_entropy(Tensor::zeros({2, 3}, DType::bf16), labels), DTypeError);
 }
 
-using Function = std::function<Tensor(const std::vector<Tensor>&)>;
-
-struct Case {
-  std::string name;
-  Function op;
-  std::vector<Shape> shapes;
-  // Each element is computed alone: in float32, then rounded once.
-  bool elementwise = false;
-  std::vector<bool> masters{};  // inputs that stay f32, as weights do
-  double gradient_tolerance = 2 * rounding;
-};
-
-std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << c.name;
-}
-
-std::vector<Case> cases() {
-  using T = std::vector<Tensor>;
-  const Shape images{2, 5, 7, 6};
-  std::vector<Case> all;
-  const auto one = [&](std::string name, Tensor (*op)(const Tensor&)) {
-    all.push_back({std::move(name), [op](const T& t) { return op(t[0]); }, {{3, 71}}, true});
-  };
-  one("relu", relu);
-  one("relu6", relu6);
-  one("sigmoid", sigmoid);
-  one("tanh", tanh);
-  one("silu", silu);
-  one("hard_sigmoid", hard_sigmoid);
-  one("hard_swish", hard_swish);
-  all.push_back({"leaky_relu", [](const T& t) { return leaky_relu(t[0], 0.1F); }, {images}, true});
-  all.push_back({"clamp", [](const T& t) { return clamp(t[0], -0.5F, 0.7F); }, {images}, true});
-  all.push_back({"scale", [](const T& t) { return scale(t[0], 0.3F); }, {images}, true});
-  all.push_back({"shift", [](const T& t) { return shift(t[0], 0.3F); }, {images}, true});
-  for (const auto& [suffix, b] : {std::pair{"", images}, {"_channels", Shape{1, 5, 1, 1}}}) {
-    all.push_back(
-        {"add" + std::string(suffix), [](const T& t) { return add(t[0], t[1]); }, {images, b}, true});
-    all.push_back({"subtract" + std::string(suffix),
-                   [](const T& t) { return subtract(t[0], t[1]); },
-                   {images, b},
-                   true});
-    all.push_back({"multiply" + std::string(suffix),
-                   [](const T& t) { return multiply(t[0], t[1]); },
-                   {images, b},
-                   true});
-    all.push_back({"divide" + std::string(suffix),
-                   [](const T& t) { return divide(t[0], shift(relu(t[1]), 0.5F)); },
-                   {images, b}});
-    all.back().gradient_tolerance = 6 * rounding;  // of a channel's divisor: a sum whose terms cancel
-  }
-  all.push_back({"reshape", [](const T& t) { return reshape(t[0], {6, 70}); }, {images}, true});
-  all.push_back({"reshape_view", [](const T& t) { return reshape(t[0], {4, 6}); }, {{2, 12}}, true});
-  all.push_back({"flatten", [](const T& t) { return flatten(t[0]); }, {images}, true});
-  all.push_back({"concat", [](const T& t) { return concat(t, 1); }, {images, {2, 3, 7, 6}}, true});
-  all.push_back({"pad2d", [](const T& t) { return pad2d(t[0], {1, 2}, {0, 3}, 0.75F); }, {images}, true});
-  all.push_back({"sum", [](const T& t) { return sum(t[0]); }, {images}});
-  all.push_back({"mean", [](const T& t) { return mean(t[0]); }, {images}});
-  all.push_back({"sum_dims", [](const T& t) { return sum(t[0], std::vector<std::size_t>{0, 2}); }, {images}});
-  all.push_back({"max_pool",
-                 [](const T& t) {
-                   return max_pool2d(t[0], {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}});
-                 },
-                 {images},
-                 true});
-  all.push_back({"average_pool",
-                 [](const T& t) {
-                   return average_pool2d(t[0], {.kernel = {3, 2}, .stride = {2, 1}, .pad = {1, 1}});
-                 },
-                 {images}});
-  all.push_back({"global_average_pool", [](const T& t) { return global_average_pool2d(t[0]); }, {images}});
-  all.push_back({"matmul", [](const T& t) { return matmul(t[0], t[1]); }, {{9, 33}, {33, 20}}});
-  all.push_back({"linear",
-                 [](const T& t) { return linear(t[0], t[1], t[2]); },
-                 {{9, 33}, {10, 33}, {10}},
-                 false,
-                 {false, true, true}});
-  const auto batch_norm = [&](std::string name, bool relu, bool residual, bool training) {
-    Case c{"batch_norm" + std::move(name),
-           [=](const T& t) {
-             const Shape channels{t[1].numel()};
-             const BatchNormState state{t[1], t[2], Tensor::zeros(channels, DType::f32, t[0].device()),
-                                        Tensor::full(channels, 1, t[0].device())};
-             const auto run = training ? batch_norm_training : batch_norm_evaluation;
-             return run(t[0], state, {.relu = relu}, residual ? t[3] : Tensor());
-           },
-           {images, {5}, {5}},
-           false,
-           {false, true, true, false}};
-    if (residual) c.shapes.push_back(images);
-    all.push_back(std::move(c));
-  };
-  batch_norm("", false, false, true);
-  batch_norm("_relu", true, false, true);
-  batch_norm("_residual", false, true, true);
-  batch_norm("_residual_relu", true, true, true);
-  batch_norm("_evaluation", true, true, false);
-  const auto convolution = [&](std::string name, const Shape& x, const Shape& w, ConvolutionGeometry g,
-                               bool bias) {
-    Case c{"conv_" + std::move(name),
-           [g](const T& t) { return conv2d(t[0], t[1], t.size() > 2 ? t[2] : Tensor(), g); },
-           {x, w},
-           false,
-           {false, true, true}};
-    if (bias) c.shapes.push_back({w[0]});
-    all.push_back(std::move(c));
-  };
-  convolution("first_layer", {2, 3, 16, 16}, {16, 3, 3, 3}, {.pad_begin = {1, 1}, .pad_end = {1, 1}}, false);
-  convolution("odd_channels", {2, 5, 7, 6}, {7, 5, 3, 3}, {.stride = {2, 1}, .pad_begin = {1, 1}}, true);
-  convolution("wide", {2, 32, 8, 8}, {48, 32, 3, 3}, {.pad_begin = {1, 1}, .pad_end = {1, 1}}, false);
-  convolution("wide_bias", {2, 32, 8, 8}, {48, 32, 3, 3}, {.pad_begin = {1, 1}, .pad_end = {1, 1}}, true);
-  convolution("one_by_one", {2, 32, 8, 8}, {64, 32, 1, 1}, {.stride = {2, 2}}, false);
-  convolution("groups", {2, 12, 8, 8}, {18, 4, 3, 3}, {.groups = 3}, true);
-  convolution("depthwise", {2, 12, 8, 8}, {12, 1, 3, 3}, {.groups = 12}, true);
-  convolution("dilated", {2, 16, 9, 9}, {16, 16, 3, 3}, {.dilation = {2, 2}}, false);
-  convolution("few_pixels", {3, 128, 2, 2}, {128, 128, 3, 3}, {.pad_begin = {1, 1}, .pad_end = {1, 1}},
-              false);
-  return all;
-}
-
-struct Outcome {
-  Tensor y;
-  std::vector<std::vector<float>> gradients;
-};
-
-class Bf16Op : public testing::TestWithParam<Case> {
- protected:
-  // The op on the same numbers, in float32 or with bf16 inputs.
-  Outcome run(DType dtype, Device device) {
-    const Case& c = GetParam();
-    std::vector<Tensor> leaves;
-    std::vector<Tensor> inputs;
-    for (std::size_t i = 0; i < c.shapes.size(); ++i) {
-      const std::vector<float> values = rounded(random_values(c.shapes[i].numel(), 10 + i));
-      leaves.push_back(Tensor::from_values(c.shapes[i], values, device));
-      leaves.back().set_requires_grad(true);
-      const bool master = i < c.masters.size() && c.masters[i];
-      inputs.push_back(master ? leaves.back() : cast(leaves.back(), dtype));
-    }
-    Outcome outcome{.y = c.op(inputs)};
-    EXPECT_EQ(outcome.y.dtype(), dtype);
-    const std::vector<float> cotangent = rounded(random_values(outcome.y.numel(), 99));
-    Tape::backward(outcome.y, cast(Tensor::from_values(outcome.y.shape(), cotangent, device), dtype));
-    for (const Tensor& leaf : leaves) {
-      EXPECT_EQ(leaf.grad().dtype(), DType::f32);
-      outcome.gradients.push_back(leaf.grad().values());
-    }
-    return outcome;
-  }
-};
+class Bf16Op : public testing::TestWithParam<OpCase> {};
 
 TEST_P(Bf16Op, IsTheOpInFloat32Rounded) {
   for (const Device device : available_devices()) {
     SCOPED_TRACE(device.str());
-    const Outcome wide = run(DType::f32, device);
-    const Outcome narrow = run(DType::bf16, device);
-    ASSERT_EQ(narrow.y.shape(), wide.y.shape());
+    const OpOutcome wide = run_op(GetParam(), DType::f32, device);
+    const OpOutcome narrow = run_op(GetParam(), DType::bf16, device);
+    ASSERT_EQ(narrow.shape, wide.shape);
     if (GetParam().elementwise) {
-      EXPECT_TRUE(identical(as_floats(narrow.y), rounded(wide.y.values())));
+      EXPECT_TRUE(identical(narrow.y, rounded(wide.y)));
     }
-    EXPECT_TRUE(near(as_floats(narrow.y), wide.y.values(), rounding));
+    EXPECT_TRUE(near(narrow.y, wide.y, rounding));
+    ASSERT_EQ(narrow.gradients.size(), wide.gradients.size());
     for (std::size_t i = 0; i < wide.gradients.size(); ++i)
-      EXPECT_TRUE(near(narrow.gradients[i], wide.gradients[i], GetParam().gradient_tolerance))
+      EXPECT_TRUE(near(narrow.gradients[i], wide.gradients[i], GetParam().bf16_gradient_tolerance))
           << "gradient " << i;
   }
+}
+
+std::vector<OpCase> cases() {
+  std::vector<OpCase> all = op_cases();
+  std::erase_if(all, [](const OpCase& c) { return !c.takes_bf16; });
+  return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, Bf16Op, testing::ValuesIn(cases()),

@@ -15,6 +15,7 @@
 #include "engine/optim/sgd.h"
 #include "quant/registry.h"
 #include "tests/cli/temporary_folder.h"
+#include "tests/devices.h"
 #include "tests/tests_folder.h"
 #include "zoo/registry.h"
 
@@ -34,13 +35,13 @@ std::vector<std::string> all_families() {
   return names;
 }
 
-class GoldenFamilies : public testing::TestWithParam<std::string> {};
+class GoldenFamilies : public testing_support::OnDevice<std::string> {};
 
 // Roles of training runs and searches, which single passes of quantizers don't cover.
 const std::set<std::string> roles_without_runner = {"joint", "kl", "search", "size"};
 
 TEST_P(GoldenFamilies, EveryCaseIsWithinTolerance) {
-  const FamilyCheck check = check_family(load_golden_family(golden(GetParam() + ".json")), Device{});
+  const FamilyCheck check = check_family(load_golden_family(golden(case_ + ".json")), device_);
   EXPECT_GT(check.count(Outcome::passed), 0U);
   for (const CaseCheck& one : check.cases) {
     if (one.outcome == Outcome::not_run && roles_without_runner.contains(one.role)) continue;
@@ -48,11 +49,8 @@ TEST_P(GoldenFamilies, EveryCaseIsWithinTolerance) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Folder, GoldenFamilies, testing::ValuesIn(all_families()), [](const auto& tested) {
-  std::string name = tested.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Folder, GoldenFamilies, testing_support::on_devices(all_families()),
+                         testing_support::device_test_name);
 
 TEST(Golden, RolesOfAfpAndAdabits) {
   std::map<std::string, std::size_t> passed;

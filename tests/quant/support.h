@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 
@@ -35,16 +34,6 @@ inline void expect_refused(const std::function<void()>& call, const std::vector<
 template <std::convertible_to<std::string> Part>
 void expect_refused(const std::function<void()>& call, const Part& part) {
   expect_refused(call, std::vector<std::string>{part});
-}
-
-// Every kind of device that there is code for. Tests that run on each skip, by name, those that this machine
-// lacks.
-inline std::vector<Device> test_devices() {
-  return {{DeviceType::cpu, 0}, {DeviceType::cuda, 0}};
-}
-inline bool is_available(Device device) {
-  const std::vector<Device> all = available_devices();
-  return std::find(all.begin(), all.end(), device) != all.end();
 }
 
 }  // namespace qtrain::testing_support
