@@ -6,6 +6,7 @@
 #include "engine/core/philox.h"
 
 namespace qtrain {
+
 std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
                                         std::array<std::uint32_t, 2> key) {
   return philox_block(counter, key);

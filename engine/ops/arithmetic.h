@@ -1,6 +1,5 @@
 // Elementwise arithmetic with broadcasting: sizes are aligned from the last dimension (NumPy's rule), and a
-// dimension of size 1, or a missing one, is repeated. All tensors are f32, or all
-// bf16, on one device.
+// dimension of size 1, or a missing one, is repeated. All tensors are f32, or all bf16, on one device.
 // Errors: ShapeError where sizes don't match, DTypeError, DeviceError.
 #pragma once
 
