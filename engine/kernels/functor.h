@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "engine/core/host_device.h"
 
@@ -65,6 +66,16 @@ struct Minimum {
 };
 
 namespace detail {
+
+// sums[k] combined with the k-th term.
+template <class Combine, int K, std::size_t... k>
+QTRAIN_HOST_DEVICE void add_terms(float* sums, Terms<K> terms, std::index_sequence<k...>) {
+  ((sums[k] = Combine::combine(sums[k], term<static_cast<int>(k)>(terms))), ...);
+}
+template <class Combine, int K>
+QTRAIN_HOST_DEVICE void add_terms(float* sums, Terms<K> terms) {
+  add_terms<Combine>(sums, terms, std::make_index_sequence<static_cast<std::size_t>(K)>());
+}
 
 template <class F>
 QTRAIN_HOST_DEVICE void prepare(F& f) {

@@ -141,18 +141,11 @@ struct ColumnGradients {
       } else {
         const auto mapped = local(y[j], from[j]);
         g[j] = mapped.value;
-        if (j < normalizer.valid())
-          add_terms(terms, mapped.terms, std::make_index_sequence<static_cast<std::size_t>(K)>());
+        if (j < normalizer.valid()) qtrain::detail::add_terms<Sum>(terms, mapped.terms);
       }
       if (addend != nullptr) g[j] += more[j];
       if (of.relu && !(y[j] > 0)) g[j] = 0;
     }
-  }
-
- private:
-  template <class Terms, std::size_t... k>
-  QTRAIN_HOST_DEVICE static void add_terms(float* sums, const Terms& terms, std::index_sequence<k...>) {
-    ((sums[k] += term<static_cast<int>(k)>(terms)), ...);
   }
 };
 

@@ -91,23 +91,17 @@ struct BorderedReduce {
             for (std::int64_t i = t.thread; i < n; i += threads) {
               const Mapped<K> mapped = local(load(in[from + i]), load(wide[at + i]));
               store(out[from + i], mapped.value);
-              add(own, mapped.terms, std::make_index_sequence<K>());
+              qtrain::detail::add_terms<Sum>(own, mapped.terms);
             }
           },
           [&](std::int64_t at, std::int64_t n) {
             for (std::int64_t i = t.thread; i < n; i += threads)
-              add(own, local(0.0F, load(wide[at + i])).terms, std::make_index_sequence<K>());
+              qtrain::detail::add_terms<Sum>(own, local(0.0F, load(wide[at + i])).terms);
           });
     for (int k = 0; k < K; ++k) shared.values[k][t.thread] = static_cast<double>(own[k]);
     combine_threads<Sum>(t, shared);
     if (t.thread < K) partial[t.block * K + t.thread] = shared.values[t.thread][0];
     if (t.arrive_last(arrivals)) merge_parts<Sum>(t, shared, partial, K, 1, t.blocks, sums);
-  }
-
- private:
-  template <std::size_t... k>
-  QTRAIN_HOST_DEVICE static void add(float* sums, const Terms<K>& terms, std::index_sequence<k...>) {
-    ((sums[k] += term<static_cast<int>(k)>(terms)), ...);
   }
 };
 

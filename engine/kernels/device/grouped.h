@@ -130,20 +130,15 @@ struct GroupReduce {
           for (int j = 0; j < count; ++j) {
             const Mapped<K> mapped = local(load(x.at[j])...);
             store(y.at[j], mapped.value);
-            add(sums, mapped.terms, std::make_index_sequence<K>());
+            qtrain::detail::add_terms<Combine>(sums, mapped.terms);
           }
           store_packet(out + i, y);
         } else {
-          for (int j = 0; j < count; ++j) add(sums, local(load(x.at[j])...), std::make_index_sequence<K>());
+          for (int j = 0; j < count; ++j) qtrain::detail::add_terms<Combine>(sums, local(load(x.at[j])...));
         }
       };
       run(load_packet<count>(from)...);
     });
-  }
-
-  template <std::size_t... k>
-  QTRAIN_HOST_DEVICE static void add(float* sums, const Terms<K>& terms, std::index_sequence<k...>) {
-    ((sums[k] = Combine::combine(sums[k], term<static_cast<int>(k)>(terms))), ...);
   }
 };
 

@@ -150,13 +150,9 @@ struct MultiReduce {
   template <int count>
   QTRAIN_HOST_DEVICE static void reduce(const F& local, float* sums, Element*... at) {
     const auto run = [&](const Packet<std::remove_const_t<Element>, count>&... x) {
-      for (int j = 0; j < count; ++j) add(sums, local(x.at[j]...), std::make_index_sequence<K>());
+      for (int j = 0; j < count; ++j) qtrain::detail::add_terms<Combine>(sums, local(x.at[j]...));
     };
     run(load_packet<count>(static_cast<const std::remove_const_t<Element>*>(at))...);
-  }
-  template <std::size_t... k>
-  QTRAIN_HOST_DEVICE static void add(float* sums, const Terms<K>& terms, std::index_sequence<k...>) {
-    ((sums[k] = Combine::combine(sums[k], term<static_cast<int>(k)>(terms))), ...);
   }
 };
 
