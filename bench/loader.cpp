@@ -7,7 +7,8 @@
 #include <string>
 
 #include "bench/measure.h"
-#include "data/loader.h"
+#include "data/loader/loader.h"
+#include "data/sets/open.h"
 
 namespace {
 

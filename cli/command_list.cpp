@@ -8,7 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_setup.h"
-#include "data/dataset.h"
+#include "data/sets/open.h"
 #include "engine/core/error.h"
 #include "quant/registry.h"
 #include "zoo/registry.h"

@@ -1,4 +1,5 @@
 #include "cli/data_setup.h"
+#include "data/sets/open.h"
 
 #include <fmt/format.h>
 
@@ -57,7 +58,7 @@ std::string default_normalization(Kind kind, std::int64_t image_size) {
 }
 
 Normalization normalization_of(const TrainOptions& o, Kind kind, const DataSource& source) {
-  if (source.validation->has_float_images()) {
+  if (source.validation->content() == data::Content::floats) {
     if (o.normalize != "auto" || !o.mean.empty())
       throw ValueError({.where = "--normalize",
                         .what = "float images go into the network as they are",

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cli/train_options.h"
-#include "data/loader.h"
+#include "data/loader/loader.h"
 #include "engine/core/tensor.h"
 
 namespace qtrain::cli {

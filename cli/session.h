@@ -9,7 +9,7 @@
 #include "cli/data_setup.h"
 #include "cli/device_setup.h"
 #include "cli/train_options.h"
-#include "data/loader.h"
+#include "data/loader/loader.h"
 #include "engine/optim/optimizer.h"
 #include "engine/optim/schedules.h"
 #include "layers/module.h"

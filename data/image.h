@@ -1,4 +1,4 @@
-// An 8-bit colour image in memory.
+// An 8-bit colour image in memory, and rectangles of it.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,24 @@ struct Size {
   int height = 0;
 
   friend bool operator==(const Size&, const Size&) = default;
+};
+
+// A rectangle of pixels; left and top may be outside of an image only where a function says so.
+struct Box {
+  int left = 0;
+  int top = 0;
+  int width = 0;
+  int height = 0;
+
+  friend bool operator==(const Box&, const Box&) = default;
+};
+
+// A rectangle whose sides need not lie between two pixels. Pixel i covers [i, i + 1].
+struct RealBox {
+  double left = 0;
+  double top = 0;
+  double width = 0;
+  double height = 0;
 };
 
 // Rows from top to bottom, pixels from left to right, R, G, B interleaved: rgb.size() == width * height * 3.

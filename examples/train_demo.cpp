@@ -5,7 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "data/loader.h"
+#include "data/loader/loader.h"
+#include "data/sets/open.h"
 #include "engine/ops/loss.h"
 #include "engine/ops/rearrange.h"
 #include "engine/optim/sgd.h"

@@ -1,4 +1,4 @@
-#include "data/dataset.h"
+#include "data/sets/open.h"
 
 #include <gtest/gtest.h>
 
@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <set>
 
+#include "data/loader/sample_reader.h"
 #include "engine/core/error.h"
 #include "engine/io/safetensors.h"
 #include "tests/data/support.h"
@@ -55,17 +56,17 @@ TEST_F(ImageFolderTest, OrderIsTorchvisions) {
   ASSERT_EQ(set->size(), expected.size());
   for (std::size_t i = 0; i < expected.size(); ++i)
     EXPECT_EQ(set->describe(i), (root() / expected[i]).string());
-  EXPECT_EQ(set->load(0).label, 0);
-  EXPECT_EQ(set->load(6).label, 1);
-  EXPECT_NEAR(set->load(4).image.rgb[0], 40, 1);
-  EXPECT_EQ(set->load(4).image.size(), (Size{8, 6}));
+  EXPECT_EQ(load_sample(*set, 0).label, 0);
+  EXPECT_EQ(load_sample(*set, 6).label, 1);
+  EXPECT_NEAR(load_sample(*set, 4).image.rgb[0], 40, 1);
+  EXPECT_EQ(load_sample(*set, 4).image.size(), (Size{8, 6}));
   EXPECT_EQ(open_dataset(root().string(), Split::val)->size(), 2U);
 }
 
 TEST_F(ImageFolderTest, ContentDecides) {
   add_small_set();
   put(root() / "train/cat/1.jpg", bytes_of("P6 1 1 255\nabc"));
-  EXPECT_EQ(open_dataset(root().string(), Split::train)->load(0).image.rgb[0], 'a');
+  EXPECT_EQ(load_sample(*open_dataset(root().string(), Split::train), 0).image.rgb[0], 'a');
 }
 
 TEST_F(ImageFolderTest, UnreadableFilesNameThemselves) {
@@ -75,10 +76,12 @@ TEST_F(ImageFolderTest, UnreadableFilesNameThemselves) {
   fs::create_symlink(root() / "nowhere", root() / "train/cat/4.jpg");
   const auto set = open_dataset(root().string(), Split::train);
   ASSERT_EQ(set->size(), 5U);
-  EXPECT_TRUE(contains(message_of<FormatError>([&] { set->load(1); }), "train/cat/2.jpg] not an image"));
   EXPECT_TRUE(
-      contains(message_of<FormatError>([&] { set->load(2); }), "train/cat/3.jpg] the image file is empty"));
-  EXPECT_TRUE(contains(message_of<IoError>([&] { set->load(3); }), "train/cat/4.jpg] can't open the file"));
+      contains(message_of<FormatError>([&] { load_sample(*set, 1); }), "train/cat/2.jpg] not an image"));
+  EXPECT_TRUE(contains(message_of<FormatError>([&] { load_sample(*set, 2); }),
+                       "train/cat/3.jpg] the image file is empty"));
+  EXPECT_TRUE(
+      contains(message_of<IoError>([&] { load_sample(*set, 3); }), "train/cat/4.jpg] can't open the file"));
 }
 
 TEST_F(ImageFolderTest, LinksToFoldersAreFollowedButNotForever) {
@@ -152,7 +155,7 @@ TEST(CifarTest, ReadsBothKinds) {
   EXPECT_EQ(train->size(), 10U);
   EXPECT_EQ(train->class_names()[9], "j");
   EXPECT_EQ(train->image_size(), (Size{32, 32}));
-  const Sample sample = train->load(5);  // the second image of data_batch_3
+  const Sample sample = load_sample(*train, 5);  // the second image of data_batch_3
   EXPECT_EQ(sample.label, 4);
   EXPECT_EQ(sample.image.rgb[0], 1);
   EXPECT_EQ(sample.image.rgb[1], 81);
@@ -164,7 +167,7 @@ TEST(CifarTest, ReadsBothKinds) {
   put(folder.path() / "hundred/train.bin", cifar_records(2, 2, 98));
   const auto hundred = open_dataset("cifar100:" + (folder.path() / "hundred").string(), Split::train);
   EXPECT_EQ(hundred->classes(), 100);
-  EXPECT_EQ(hundred->load(1).label, 99);
+  EXPECT_EQ(load_sample(*hundred, 1).label, 99);
   EXPECT_EQ(hundred->class_names()[99], "99");
 }
 
@@ -216,15 +219,15 @@ TEST_F(TensorTest, BytesAndSplits) {
     EXPECT_EQ(set->size(), 2U);
     EXPECT_EQ(set->classes(), 3);
     EXPECT_EQ(set->image_size(), (Size{2, 2}));
-    const Sample sample = set->load(1);
+    const Sample sample = load_sample(*set, 1);
     EXPECT_EQ(sample.label, 0);
     EXPECT_EQ(sample.image.rgb, (std::vector<std::uint8_t>{12, 16, 20, 13, 17, 21, 14, 18, 22, 15, 19, 23}));
   }
   write({tensor("images", "U8", images_shape_, pixels_), tensor("labels", "I64", {2}, labels_),
          tensor("val_images", "U8", images_shape_, pixels_),
          tensor("val_labels", "I32", {2}, short_labels_)});
-  EXPECT_EQ(open_dataset(spec(), Split::train)->load(1).label, 0);
-  EXPECT_EQ(open_dataset(spec(), Split::val)->load(1).label, 4);
+  EXPECT_EQ(load_sample(*open_dataset(spec(), Split::train), 1).label, 0);
+  EXPECT_EQ(load_sample(*open_dataset(spec(), Split::val), 1).label, 4);
   EXPECT_EQ(open_dataset(spec(), Split::train)->classes(), 5);
 }
 
@@ -234,9 +237,9 @@ TEST_F(TensorTest, FloatsAndStatedClasses) {
   write({tensor("images", "F32", images_shape_, values), tensor("labels", "I64", {2}, labels_)},
         {{"classes", "10"}});
   const auto set = open_dataset(spec(), Split::train);
-  EXPECT_TRUE(set->has_float_images());
+  EXPECT_EQ(set->content(), Content::floats);
   EXPECT_EQ(set->classes(), 10);
-  const Sample sample = set->load(0);
+  const Sample sample = load_sample(*set, 0);
   ASSERT_EQ(sample.values.size(), 12U);
   EXPECT_EQ(sample.values[1], 4.0F / 4 - 1);
 }

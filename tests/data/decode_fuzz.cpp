@@ -1,7 +1,7 @@
 // libFuzzer target: whatever the bytes, decode_image returns a whole image or throws a FormatError.
 #include <cstdlib>
 
-#include "data/decode.h"
+#include "data/codec/decode.h"
 #include "engine/core/error.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {

@@ -1,4 +1,4 @@
-#include "data/decode.h"
+#include "data/codec/decode.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
-#include "data/demo.h"
+#include "data/sets/demo.h"
+#include "data/sets/open.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +9,8 @@
 #include <map>
 #include <thread>
 
-#include "data/demo_render.h"
+#include "data/loader/sample_reader.h"
+#include "data/sets/demo_render.h"
 #include "engine/core/error.h"
 #include "tests/data/support.h"
 
@@ -51,7 +53,7 @@ TEST(Demo, IsAnImageFolderOfTenClasses) {
     EXPECT_EQ(set->size(), split == Split::train ? 40U : 20U);
     EXPECT_EQ(set->classes(), 10);
     for (std::size_t i = 0; i < set->size(); ++i) {
-      const Sample sample = set->load(i);
+      const Sample sample = load_sample(*set, i);
       EXPECT_EQ(sample.label, static_cast<std::int64_t>(i * 10 / set->size()));
       EXPECT_GE(std::min(sample.image.width, sample.image.height), 72);
       EXPECT_LE(std::max(sample.image.width, sample.image.height), 96);

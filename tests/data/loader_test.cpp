@@ -1,4 +1,4 @@
-#include "data/loader.h"
+#include "data/loader/loader.h"
 
 #include <gtest/gtest.h>
 
@@ -20,9 +20,11 @@ class FakeDataset : public Dataset {
 
   std::size_t size() const override { return size_; }
   const std::vector<std::string>& class_names() const override { return names_; }
+  Content content() const override { return Content::pixels; }
   Size image_size() const override { return {side_, side_}; }
-  void load(std::size_t index, Sample& sample) const override {
+  void fetch(std::size_t index, Record& sample) const override {
     ++loads;
+    sample.name = describe(index);
     if (broken_.contains(index)) throw FormatError({.where = describe(index), .what = "broken on purpose"});
     if (index % 7 == 3) std::this_thread::yield();
     const int width = side_ ? side_ : 20 + static_cast<int>(index % 9);
@@ -234,7 +236,7 @@ TEST(LoaderTest, NothingReadableIsAnErrorEvenWhenSkipping) {
 TEST(LoaderTest, ErrorsOfOtherKindsArriveToo) {
   class Failing : public FakeDataset {
     using FakeDataset::FakeDataset;
-    void load(std::size_t, Sample&) const override { throw std::bad_alloc(); }
+    void fetch(std::size_t, Record&) const override { throw std::bad_alloc(); }
   };
   LoaderOptions options = small_options(2);
   options.bad_images = BadImages::skip;
@@ -257,8 +259,8 @@ TEST(LoaderTest, AnImageOfTheWrongSizeNamesItself) {
 TEST(LoaderTest, FloatImagesPassThrough) {
   class Floats : public FakeDataset {
     using FakeDataset::FakeDataset;
-    bool has_float_images() const override { return true; }
-    void load(std::size_t index, Sample& sample) const override {
+    Content content() const override { return Content::floats; }
+    void fetch(std::size_t index, Record& sample) const override {
       sample.values.assign(12 * 12 * 3, static_cast<float>(index) / 8);
       sample.label = 1;
     }

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "data/decode.h"
-#include "data/file_bytes.h"
+#include "data/codec/decode.h"
+#include "data/sets/file_bytes.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 

@@ -1,4 +1,4 @@
-#include "data/transform.h"
+#include "data/augment/transform.h"
 
 #include <gtest/gtest.h>
 
@@ -177,7 +177,8 @@ Pixels apply(const PipelineOptions& options, const Image& image, std::uint64_t i
   const Pipeline pipeline(options);
   Pixels out(pipeline.bytes_per_image());
   RandomStream random(5, RandomPurpose::augment, 2, index);
-  pipeline.apply(image, random, out);
+  const DecodedPart part{.pixels = image};
+  pipeline.render(part, pipeline.plan(image.size(), random), random, out);
   return out;
 }
 

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/decode.h"
+#include "data/codec/decode.h"
 #include "engine/core/rng.h"
 #include "tests/runs/child.h"
 

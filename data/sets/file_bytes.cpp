@@ -1,4 +1,4 @@
-#include "data/file_bytes.h"
+#include "data/sets/file_bytes.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

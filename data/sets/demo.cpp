@@ -1,4 +1,4 @@
-#include "data/demo.h"
+#include "data/sets/demo.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,9 +13,9 @@
 #include <system_error>
 #include <thread>
 
-#include "data/decode.h"
-#include "data/demo_render.h"
-#include "data/file_bytes.h"
+#include "data/codec/decode.h"
+#include "data/sets/demo_render.h"
+#include "data/sets/file_bytes.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {

@@ -1,4 +1,4 @@
-#include "data/transform.h"
+#include "data/augment/transform.h"
 
 #include <fmt/format.h>
 
@@ -150,33 +150,54 @@ void Pipeline::require_network_size(Size size) const {
                     .hint = "augment 'imagenet' and 'resize' resize images"});
 }
 
-void Pipeline::apply(const Image& image, RandomStream& random, std::span<std::uint8_t> out) const {
+double Geometry::shrink() const {
+  if (!resizes) return 1;
+  return std::min(static_cast<double>(crop.width) / full.width,
+                  static_cast<double>(crop.height) / full.height);
+}
+
+Box Geometry::needed(Size image) const {
+  return resizes ? crop : Box{0, 0, image.width, image.height};
+}
+
+Geometry Pipeline::plan(Size image, RandomStream& random) const {
   const int side = options_.image_size;
+  const Box result{0, 0, side, side};
+  const auto flips = [&] { return random.bernoulli(options_.flip_probability); };
+  if (passes_through()) {
+    require_network_size(image);
+    return {.crop = result};
+  }
+  if (options_.augment == Augment::cifar) {
+    require_network_size(image);
+    const int top = draw(random, 2 * options_.padding + 1) - options_.padding;
+    const int left = draw(random, 2 * options_.padding + 1) - options_.padding;
+    return {.crop = {left, top, side, side}, .flip = flips()};
+  }
+  if (options_.augment == Augment::imagenet && options_.train) {
+    const Box box = random_resized_crop_box(image, options_.scale_low, options_.scale_high,
+                                            options_.ratio_low, options_.ratio_high, random);
+    return {.crop = box, .resizes = true, .full = {side, side}, .window = result, .flip = flips()};
+  }
+  const Size full = resize_shorter(image, static_cast<int>(side / options_.crop_ratio));
+  return {.crop = {0, 0, image.width, image.height},
+          .resizes = true,
+          .full = full,
+          .window = center_crop_box(full, side)};
+}
+
+void Pipeline::render(const DecodedPart& part, const Geometry& geometry, RandomStream& /*random*/,
+                      std::span<std::uint8_t> out) const {
   if (out.size() != bytes_per_image()) {
     throw ShapeError({.where = "pipeline",
                       .what = "wrong size of the output",
                       .got = fmt::format("{} bytes", out.size()),
                       .expected = fmt::format("{}", bytes_per_image())});
   }
-  const Box all{0, 0, image.width, image.height};
-  const auto flips = [&] { return random.bernoulli(options_.flip_probability); };
-  if (passes_through()) {
-    require_network_size(image.size());
-    std::copy(image.rgb.begin(), image.rgb.end(), out.begin());
-  } else if (options_.augment == Augment::cifar) {
-    require_network_size(image.size());
-    const int top = draw(random, 2 * options_.padding + 1) - options_.padding;
-    const int left = draw(random, 2 * options_.padding + 1) - options_.padding;
-    crop_padded(image, {left, top, side, side}, options_.padding_mode, flips(), out);
-  } else if (options_.augment == Augment::imagenet && options_.train) {
-    const Box box = random_resized_crop_box(image.size(), options_.scale_low, options_.scale_high,
-                                            options_.ratio_low, options_.ratio_high, random);
-    const bool flip = flips();
-    resample(image, box, {side, side}, {0, 0, side, side}, flip, out);
-  } else {
-    const Size full = resize_shorter(image.size(), static_cast<int>(side / options_.crop_ratio));
-    resample(image, all, full, center_crop_box(full, side), false, out);
-  }
+  if (geometry.resizes)
+    resample(part.pixels, geometry.crop, geometry.full, geometry.window, geometry.flip, out);
+  else
+    crop_padded(part.pixels, geometry.crop, options_.padding_mode, geometry.flip, out);
 }
 
 }  // namespace qtrain::data

@@ -8,9 +8,9 @@
 #include <optional>
 #include <vector>
 
+#include "data/augment/transform.h"
 #include "data/dataset.h"
-#include "data/sample_reader.h"
-#include "data/transform.h"
+#include "data/loader/sample_reader.h"
 
 namespace qtrain::data {
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "data/codec.h"
+#include "data/codec/decoders.h"
 
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_MALLOC(size) \

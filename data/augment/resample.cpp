@@ -1,4 +1,4 @@
-#include "data/resample.h"
+#include "data/augment/resample.h"
 
 #include <fmt/format.h>
 

@@ -1,11 +1,11 @@
-#include "data/decode.h"
+#include "data/codec/decode.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <string_view>
 
-#include "data/codec.h"
+#include "data/codec/decoders.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {

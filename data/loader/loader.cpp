@@ -1,4 +1,4 @@
-#include "data/loader.h"
+#include "data/loader/loader.h"
 
 #include <algorithm>
 #include <chrono>
@@ -80,8 +80,7 @@ class Loader::Engine {
     if (delivered_ == batches_) return false;
     Slot& slot = slots_[delivered_ % slots_.size()];
     if (options_.workers == 0) {
-      Sample scratch;
-      while (delivered_ == claimed_batch_) read(claim(), scratch, lock);
+      while (delivered_ == claimed_batch_) read(claim(), own_, lock);
     }
     changed_.wait(lock, [&] { return claimed_batch_ > delivered_ && slot.missing == 0; });
     wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -119,6 +118,13 @@ class Loader::Engine {
     std::vector<PlacedBadImage> bad;
   };
 
+  // What a thread works with.
+  struct Own {
+    explicit Own(const SampleReader& reader) : scratch(reader.make_scratch()) {}
+    Fetched fetched;
+    SampleReader::Scratch scratch;
+  };
+
   // Places first .. last-1 of a batch.
   struct Chunk {
     std::size_t batch;
@@ -151,7 +157,7 @@ class Loader::Engine {
   }
 
   // Reads a chunk with the mutex released.
-  void read(const Chunk& chunk, Sample& scratch, std::unique_lock<std::mutex>& lock) {
+  void read(const Chunk& chunk, Own& own, std::unique_lock<std::mutex>& lock) {
     Slot& slot = slots_[chunk.batch % slots_.size()];
     const RandomPermutation order = order_;
     const std::uint64_t epoch = epoch_;
@@ -166,7 +172,8 @@ class Loader::Engine {
       try {
         const std::size_t position = start + place;
         const std::size_t index = options_.shuffle ? order(position) : position;
-        reader_.read(epoch, index, slot.batch, place, scratch, bad_here);
+        reader_.fetch(index, own.fetched);
+        reader_.decode(epoch, own.fetched, slot.batch, place, own.scratch, bad_here);
       } catch (...) {
         if (!error) {
           error = std::current_exception();
@@ -188,10 +195,10 @@ class Loader::Engine {
   }
 
   void work(const std::stop_token& stop) {
-    Sample scratch;
+    Own own(reader_);
     std::unique_lock lock(mutex_);
     while (changed_.wait(lock, stop, [this] { return can_claim(); }) && !stop.stop_requested()) {
-      read(claim(), scratch, lock);
+      read(claim(), own, lock);
     }
   }
 
@@ -224,6 +231,7 @@ class Loader::Engine {
   std::size_t working_ = 0;    // chunks being read
 
   // Touched by the consumer's thread only.
+  Own own_{reader_};
   double wait_seconds_ = 0;
   std::set<std::size_t> bad_;
   std::vector<BadImage> first_bad_;

@@ -1,4 +1,4 @@
-#include "data/tensor_dataset.h"
+#include "data/sets/tensor_dataset.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -106,9 +106,10 @@ class TensorDataset final : public Dataset {
   Size image_size() const override {
     return {static_cast<int>(images_.shape[3]), static_cast<int>(images_.shape[2])};
   }
-  bool has_float_images() const override { return is_float_; }
+  Content content() const override { return is_float_ ? Content::floats : Content::pixels; }
 
-  void load(std::size_t index, Sample& sample) const override {
+  void fetch(std::size_t index, Record& sample) const override {
+    sample.name = describe(index);
     sample.label = label_at(labels_, index);
     if (is_float_) {
       interleave(index, sample.values);

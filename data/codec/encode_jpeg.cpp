@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "data/decode.h"
+#include "data/codec/decode.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {

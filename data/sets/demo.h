@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "data/dataset.h"
+#include "data/sets/progress.h"
 
 namespace qtrain::data {
 

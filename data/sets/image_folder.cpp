@@ -1,4 +1,4 @@
-#include "data/image_folder.h"
+#include "data/sets/image_folder.h"
 
 #include <fmt/format.h>
 
@@ -6,8 +6,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "data/decode.h"
-#include "data/file_bytes.h"
+#include "data/sets/file_bytes.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {
@@ -61,12 +60,13 @@ class ImageFolder final : public Dataset {
   std::size_t size() const override { return files_.size(); }
   const std::vector<std::string>& class_names() const override { return classes_; }
 
-  void load(std::size_t index, Sample& sample) const override {
-    thread_local std::vector<std::byte> bytes;
-    const std::string path = describe(index);
-    read_file(path, bytes, max_image_file_bytes);
-    decode_image(bytes, path, sample.image);
-    sample.label = files_[index].label;
+  Content content() const override { return Content::files; }
+
+  void fetch(std::size_t index, Record& record) const override {
+    record.label = files_[index].label;
+    record.name = describe(index);
+    read_file(record.name, record.buffer, max_image_file_bytes);
+    record.file = record.buffer;
   }
 
   std::string describe(std::size_t index) const override {

@@ -18,7 +18,7 @@
 #include <csetjmp>
 #include <cstdint>
 
-#include "data/codec.h"
+#include "data/codec/decoders.h"
 
 namespace qtrain::data {
 namespace {

@@ -11,16 +11,6 @@
 
 namespace qtrain::data {
 
-// A rectangle of pixels; left and top may be outside of an image only where a function says so.
-struct Box {
-  int left = 0;
-  int top = 0;
-  int width = 0;
-  int height = 0;
-
-  friend bool operator==(const Box&, const Box&) = default;
-};
-
 // Cuts `crop` out of the image, resizes it to `full`, and writes the part `window` of the result, mirrored
 // when `flip`, to out (window.height x window.width x 3). Pixels outside of the crop have no influence, and
 // only those that the window needs are read. The boxes must lie inside the image and inside `full`; throws

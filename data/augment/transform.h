@@ -7,8 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "data/augment/resample.h"
+#include "data/codec/image_decoder.h"
 #include "data/image.h"
-#include "data/resample.h"
 #include "engine/core/rng.h"
 
 namespace qtrain::data {
@@ -46,6 +47,7 @@ struct PipelineOptions {
   int image_size = 224;  // the network's input is image_size x image_size
   bool train = true;
   Augment augment = Augment::imagenet;
+  DecodeMode decode = DecodeMode::fast;
   double crop_ratio = 0.875;  // evaluation: resize the shorter side to floor(image_size / crop_ratio)
   double scale_low = 0.08;    // random resized crop: range of areas and of aspect ratios
   double scale_high = 1.0;
@@ -54,6 +56,21 @@ struct PipelineOptions {
   double flip_probability = 0.5;
   int padding = 4;  // cifar: pixels on each side
   Padding padding_mode = Padding::zero;
+};
+
+// Which pixels of an image become which pixels of the result.
+struct Geometry {
+  Box crop;  // of the image
+  // It is resized to `full`, of which `window` is kept; or copied, and what lies beyond the image padded.
+  bool resizes = false;
+  Size full;
+  Box window;
+  bool flip = false;  // left and right change places
+
+  // Pixels of the image for one of the result, in the direction with fewer of them.
+  double shrink() const;
+  // The pixels of an image of that size that have influence.
+  Box needed(Size image) const;
 };
 
 class Pipeline {
@@ -66,9 +83,14 @@ class Pipeline {
   // Whether images keep their pixels, so that they must have the network's size already.
   bool passes_through() const;
 
-  // Writes image_size x image_size x 3 bytes (HWC). Draws only from `random`, in a fixed order (box, then
-  // flip). Throws ShapeError when an image that has to have the network's size has another.
-  void apply(const Image& image, RandomStream& random, std::span<std::uint8_t> out) const;
+  // What is wanted of an image of that size. Draws from `random` in a fixed order: box, then flip. Throws
+  // ShapeError when an image that has to have the network's size has another.
+  Geometry plan(Size image, RandomStream& random) const;
+
+  // Writes image_size x image_size x 3 bytes (HWC): the geometry, then everything that changes pixels where
+  // they are, which draws from `random` too.
+  void render(const DecodedPart& part, const Geometry& geometry, RandomStream& random,
+              std::span<std::uint8_t> out) const;
 
   // ShapeError unless an image of that size can pass through.
   void require_network_size(Size size) const;

@@ -1,4 +1,4 @@
-// Inside of data/decode.h: one decoder per library.
+// Inside of data/codec/decode.h: one decoder per library.
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,10 @@
-#include "data/cifar.h"
+#include "data/sets/cifar.h"
 
 #include <fmt/format.h>
 
 #include <fstream>
 
-#include "data/file_bytes.h"
+#include "data/sets/file_bytes.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {
@@ -70,10 +70,13 @@ class Cifar final : public Dataset {
   const std::vector<std::string>& class_names() const override { return classes_; }
   Size image_size() const override { return {side, side}; }
 
-  void load(std::size_t index, Sample& sample) const override {
+  Content content() const override { return Content::pixels; }
+
+  void fetch(std::size_t index, Record& sample) const override {
     const File& file = file_of(index);
     const std::byte* record = file.bytes.data() + (index - file.first) * record_;
     const std::byte* planes = record + label_bytes_;
+    sample.name = describe(index);
     sample.label = std::to_integer<std::int64_t>(record[label_bytes_ - 1]);
     sample.image.width = side;
     sample.image.height = side;

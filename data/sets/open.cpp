@@ -1,13 +1,13 @@
-#include "data/dataset.h"
+#include "data/sets/open.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "data/cifar.h"
-#include "data/demo.h"
-#include "data/image_folder.h"
-#include "data/tensor_dataset.h"
+#include "data/sets/cifar.h"
+#include "data/sets/demo.h"
+#include "data/sets/image_folder.h"
+#include "data/sets/tensor_dataset.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {
@@ -21,12 +21,6 @@ bool looks_like_kind(const std::string& prefix) {
 }
 
 }  // namespace
-
-Sample Dataset::load(std::size_t index) const {
-  Sample sample;
-  load(index, sample);
-  return sample;
-}
 
 const std::vector<DatasetKind>& dataset_kinds() {
   static const std::vector<DatasetKind> kinds = {

@@ -1,4 +1,4 @@
-#include "data/demo_render.h"
+#include "data/sets/demo_render.h"
 
 #include <algorithm>
 #include <array>
