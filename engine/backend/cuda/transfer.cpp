@@ -71,8 +71,8 @@ void Transfers::overlapped(const Stream& compute, void* to, const void* pinned, 
   staging.emptied.record(native(compute));
 }
 
-// The runtime copies to pageable memory through pinned memory of its own and returns when it has arrived;
-// waiting by name makes that certain for all kinds of memory, and counted.
+// To pageable memory the runtime copies through pinned memory of its own, and returns when all has arrived.
+// The caller's wait makes that certain for every kind of memory, and counted.
 void Transfers::to_host(const Stream& compute, void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
   refuse_while_recording("reading a device value on the host");

@@ -23,7 +23,7 @@ namespace qtrain::cuda {
 class Transfers {
  public:
   void to_device(const Stream& compute, void* to, const void* from, std::size_t bytes);
-  void to_host(const Stream& compute, void* to, const void* from, std::size_t bytes);  // waits
+  void to_host(const Stream& compute, void* to, const void* from, std::size_t bytes);  // the caller waits: host_read.h
 
  private:
   struct Staging {

@@ -88,7 +88,6 @@ struct MeasureColumns {
 template <int columns_each>
 struct MergeStatistics {
   static constexpr int threads = 256;
-  static constexpr int slices = threads / columns_each;
   struct Shared {
     Moments moments[threads];
   };
