@@ -136,7 +136,7 @@ TEST(CachingAllocator, ExhaustionIsATypedErrorAndLeavesItWhole) {
 TEST(CachingAllocator, BlocksStartAtMultiplesOfTheUnit) {
   CachingAllocator allocator(heap(), 256);
   std::vector<void*> blocks;
-  for (const std::size_t bytes : {1, 255, 256, 257, 5000}) {
+  for (const std::size_t bytes : {1U, 255U, 256U, 257U, 5000U}) {
     blocks.push_back(allocator.allocate(bytes));
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(blocks.back()) % 256, 0U) << bytes;
   }

@@ -57,7 +57,7 @@ double rate_of(int step) {
 
 // Every parameter in an optimizer of its own, which takes only the steps in which it takes part.
 std::vector<Tensor> one_by_one(const MakeOptimizer& make) {
-  const std::vector<Tensor> p = start();
+  std::vector<Tensor> p = start();
   const std::vector<ParameterGroup> groups = groups_of(p);
   for (std::size_t i = 0; i < p.size(); ++i) {
     ParameterGroup alone = groups[i / 2];

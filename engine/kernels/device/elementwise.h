@@ -36,7 +36,9 @@ template <class F, class... Element>
 struct Update {
   static constexpr int threads = 256;
   static constexpr int packet = packet_size<std::remove_const_t<Element>...>;
-  static constexpr int packets = 4;  // a thread's share
+  static constexpr std::int64_t turn =
+      std::int64_t{threads} * packet;             // elements that all threads take at once
+  static constexpr std::int64_t part = 4 * turn;  // of a block
   using Shared = NothingShared;
 
   std::int64_t n;
@@ -48,11 +50,10 @@ struct Update {
   QTRAIN_HOST_DEVICE void operator()(const Thread& t, Shared&) const {
     F local = f;
     qtrain::detail::prepare(local);
-    constexpr std::int64_t part = threads * packet * packets;
     const std::int64_t begin = t.block * part;
     const std::int64_t end = begin + part < n ? begin + part : n;
     const std::int64_t whole = packed ? begin + (end - begin) / packet * packet : begin;
-    for (std::int64_t i = begin + t.thread * packet; i < whole; i += threads * packet) run<packet>(local, i);
+    for (std::int64_t i = begin + t.thread * packet; i < whole; i += turn) run<packet>(local, i);
     for (std::int64_t i = whole + t.thread; i < end; i += threads) run<1>(local, i);
   }
 
@@ -68,8 +69,8 @@ struct Update {
     });
   }
   template <class T, int count>
-  QTRAIN_HOST_DEVICE static void put_back(T* at, const Packet<std::remove_const_t<T>, count>& packet) {
-    if constexpr (!std::is_const_v<T>) store_packet(at, packet);
+  QTRAIN_HOST_DEVICE static void put_back(T* at, const Packet<std::remove_const_t<T>, count>& changed) {
+    if constexpr (!std::is_const_v<T>) store_packet(at, changed);
   }
 };
 
@@ -78,8 +79,7 @@ void update(const Stream& stream, std::int64_t n, const F& f, Element*... arrays
   using Kernel = Update<F, Element...>;
   const Arrays<Element...> all(arrays...);
   const bool packed = (is_aligned<Kernel::packet>(arrays) && ...);
-  constexpr std::int64_t part = Kernel::threads * Kernel::packet * Kernel::packets;
-  launch(stream, (n + part - 1) / part, Kernel{n, f, all, packed});
+  launch(stream, (n + Kernel::part - 1) / Kernel::part, Kernel{n, f, all, packed});
 }
 
 // A block of threads for each block of elements, and nothing to do for those that aren't wanted.

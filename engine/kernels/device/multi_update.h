@@ -109,9 +109,9 @@ struct MultiUpdate {
     };
     run(load_packet<count>(static_cast<const std::remove_const_t<Element>*>(at))...);
   }
-  template <class T, class Packet>
-  QTRAIN_HOST_DEVICE static void put_back(T* at, const Packet& packet) {
-    if constexpr (!std::is_const_v<T>) store_packet(at, packet);
+  template <class T, class Changed>
+  QTRAIN_HOST_DEVICE static void put_back(T* at, const Changed& changed) {
+    if constexpr (!std::is_const_v<T>) store_packet(at, changed);
   }
 };
 
