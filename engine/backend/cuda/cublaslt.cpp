@@ -44,7 +44,7 @@ struct MatrixProducts::Descriptors {
     void operator()(cublasLtMatrixLayout_t layout) const { cublasLtMatrixLayoutDestroy(layout); }
   };
   struct DestroyOperation {
-    void operator()(cublasLtMatmulDesc_t operation) const { cublasLtMatmulDescDestroy(operation); }
+    void operator()(cublasLtMatmulDesc_t made) const { cublasLtMatmulDescDestroy(made); }
   };
   using Layout = std::unique_ptr<cublasLtMatrixLayoutOpaque_t, DestroyLayout>;
 
