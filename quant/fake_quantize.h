@@ -11,7 +11,7 @@
 //   Mapped<K> backward(float x, float g) const; {dL/dx, {dL/dparameter_k of this element}}, g = dL/dy
 // With K = 0 there are no `parameters`, and backward returns dL/dx alone. Math whose gradient is g for every
 // x (the plain straight-through estimator) says `static constexpr bool straight_through = true` instead of
-// having a backward, and costs no pass.
+// having a backward, and costs no pass where nothing is padded.
 //
 // Math whose forward pass is a kernel of its own has, instead of forward(),
 //   void run(stream, n, grouping, float* y, const float* x, float* statistics) const;
@@ -20,11 +20,11 @@
 // x and y are both f32 or, but for math with a kernel of its own, both bf16; the math is float32, and so are
 // parameters, constants and their gradients.
 //
-// Behind a batch norm whose output is pending, both passes are batch norm's own
-// (engine/ops/batch_norm_fusion.h), where there is one group, and forward also needs forward().
-//
 // fake_quantize_padded() is the same for images that are padded with zeros first: it reads x without them and
 // writes y with them, still in one pass. Only x itself is kept, which others keep anyway. It needs forward().
+//
+// Behind a batch norm whose output is pending, the passes of both are batch norm's own
+// (engine/ops/batch_norm_fusion.h), where there is one group, and forward also needs forward().
 #pragma once
 
 #include <utility>
@@ -44,6 +44,11 @@ namespace qtrain::quant {
 namespace detail {
 
 template <class F>
+constexpr bool straight_through = requires {
+  requires F::straight_through;
+};
+
+template <class F>
 struct ForwardOf {
   F f;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
@@ -54,7 +59,12 @@ template <class F>
 struct BackwardOf {
   F f;
   QTRAIN_HOST_DEVICE void prepare(std::int64_t group) { qtrain::detail::prepare_group(f, group); }
-  QTRAIN_HOST_DEVICE auto operator()(float x, float g) const { return f.backward(x, g); }
+  QTRAIN_HOST_DEVICE auto operator()([[maybe_unused]] float x, float g) const {
+    if constexpr (straight_through<F>)
+      return g;
+    else
+      return f.backward(x, g);
+  }
 };
 
 template <class F>
@@ -64,11 +74,6 @@ constexpr std::size_t constant_count() {
   else
     return 0;
 }
-
-template <class F>
-constexpr bool straight_through = requires {
-  requires F::straight_through;
-};
 
 template <class F>
 constexpr bool has_own_kernel = requires {
@@ -82,33 +87,40 @@ inline Tensor parameter_gradient(const Tensor& sums, std::int64_t k, const Tenso
   return into;
 }
 
+// Below, Rows tells where x lies in y and in g = dL/dy: NoBorder, or BorderedRows, with one group.
+
+template <class Rows>
+Tensor place_for_grad_x(const Tensor& x, const Tensor& g) {
+  return has_border<Rows> ? Tensor::empty_like(x) : reuse_or_allocate(g);
+}
+
 // grad_x = dL/dx; returns the sums of the K terms, [K * groups].
-template <int K, class Math>
-Tensor quantizer_gradient(const Math& math, const Grouping& grouping, const Tensor& x, const Tensor& g,
-                          const Tensor& grad_x) {
+template <int K, class Math, class Rows>
+Tensor quantizer_gradient(const Math& math, const Grouping& grouping, const Rows& rows, const Tensor& x,
+                          const Tensor& g, const Tensor& grad_x) {
   const Stream stream = backend(g.device()).stream();
   const Tensor sums = K > 0 ? Tensor::empty({K * grouping.groups()}, DType::f32, g.device()) : Tensor();
   with_float_type(g.dtype(), [&](auto type) {
     using T = decltype(type);
-    if constexpr (K == 0)
-      map_groups(stream, g.numel(), grouping, math, grad_x.data<T>(), x.data<T>(), g.data<T>());
-    else
-      map_reduce_groups<K>(stream, g.numel(), grouping, math, sums.data<float>(), grad_x.data<T>(),
-                           x.data<T>(), g.data<T>());
+    map_reduce_inside<K>(stream, rows, x.numel(), grouping, math, K > 0 ? sums.data<float>() : nullptr,
+                         grad_x.data<T>(), g.data<T>(), x.data<T>());
   });
   return sums;
 }
 
 // The backward pass of a quantizer with one group, put off so that batch norm's backward can do it.
-template <int K, class F>
+template <int K, class F, class Rows>
 class FakeQuantizeGradient final : public DeferredBatchNormGradient {
  public:
   static constexpr std::size_t count = static_cast<std::size_t>(K);
 
+  explicit FakeQuantizeGradient(const Rows& rows) : rows_(rows) {}
+
   // dL/dx and dL/dparameter_k, pending. `with` points into `held`.
-  static std::vector<Tensor> put_off(const F& with, std::vector<Tensor> held, const Tensor& x,
-                                     const Tensor& g, const std::array<Tensor, count>& parameters) {
-    const auto work = std::make_shared<FakeQuantizeGradient>();
+  static std::vector<Tensor> put_off(const F& with, std::vector<Tensor> held, const Rows& rows,
+                                     const Tensor& x, const Tensor& g,
+                                     const std::array<Tensor, count>& parameters) {
+    const auto work = std::make_shared<FakeQuantizeGradient>(rows);
     work->math_ = {with};
     work->held_ = std::move(held);
     work->x_ = x;
@@ -125,13 +137,13 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
 
   void compute() override {
     Tensor grad_x = grad_x_.receive();
-    if (!grad_x.defined()) grad_x = Tensor::empty_like(g_);  // only the parameters' are wanted
-    const Tensor sums = quantizer_gradient<K>(math_, {}, x_, g_, grad_x);
+    if (!grad_x.defined()) grad_x = Tensor::empty_like(x_);  // only the parameters' are wanted
+    const Tensor sums = quantizer_gradient<K>(math_, {}, rows_, x_, g_, grad_x);
     if constexpr (K > 0) give_parameters(sums);
     if (addend().defined()) add_in_place(grad_x, addend());
   }
 
-  Tensor place_for_grad_x() const override { return reuse_or_allocate(g_); }
+  Tensor place_for_grad_x() const override { return detail::place_for_grad_x<Rows>(x_, g_); }
 
   void batch_norm_backward(BatchNormBackward a) override {
     const Stream stream = backend(g_.device()).stream();
@@ -145,7 +157,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
       if (grads[k].defined()) sums[k] = grads[k].template data<float>();
       ++k;
     }
-    qtrain::batch_norm_backward<K>(stream, a, math_, sums);
+    qtrain::batch_norm_backward<K>(stream, a, math_, sums, rows_);
   }
 
  private:
@@ -164,6 +176,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
     }
   }
 
+  Rows rows_;
   BackwardOf<F> math_;
   std::vector<Tensor> held_;
   Tensor x_, g_;
@@ -171,9 +184,11 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
   std::array<Owed, count> grad_parameters_;
 };
 
-template <int K, class F>
-struct FakeQuantizeNode : Node {
+template <int K, class F, class Rows>
+struct FakeQuantizeNode final : Node {
   static constexpr std::size_t count = static_cast<std::size_t>(K);
+  Rows rows;
+  Shape y_shape;
   F f{};
   std::string_view op;
   Grouping grouping;
@@ -181,6 +196,8 @@ struct FakeQuantizeNode : Node {
   std::array<SavedTensor, count> parameters = slots("parameter", std::make_index_sequence<count>());
   std::array<SavedTensor, constant_count<F>()> constants =
       slots("constant", std::make_index_sequence<constant_count<F>()>());
+
+  FakeQuantizeNode(const Rows& place, const Shape& shape_of_y) : rows(place), y_shape(shape_of_y) {}
 
   std::string_view name() const override { return op; }
   std::vector<SavedTensor*> saved() override {
@@ -195,14 +212,14 @@ struct FakeQuantizeNode : Node {
 
   std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
     const Tensor& g = grad_outputs[0];
-    if constexpr (straight_through<F>) {
+    if constexpr (straight_through<F> && !has_border<Rows>) {
       return {g};
     } else {
       const Tensor input = x.get();
       if (grouping.groups() == 1 && may_defer_gradient(0)) return put_off(input, g);
       std::vector<Tensor> grads(1 + count);
-      grads[0] = reuse_or_allocate(g);
-      const Tensor sums = quantizer_gradient<K>(BackwardOf<F>{bound()}, grouping, input, g, grads[0]);
+      grads[0] = place_for_grad_x<Rows>(input, g);
+      const Tensor sums = quantizer_gradient<K>(BackwardOf<F>{bound()}, grouping, rows, input, g, grads[0]);
       if constexpr (K > 0) give_parameters(grads, sums);
       return grads;
     }
@@ -210,7 +227,7 @@ struct FakeQuantizeNode : Node {
 
   // `statistics`: for math with a kernel of its own; or nullptr.
   Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* statistics = nullptr) const {
-    const Tensor y = Tensor::empty_like(input);
+    const Tensor y = Tensor::empty(y_shape, input.dtype(), input.device());
     const Stream stream = backend(input.device()).stream();
     if constexpr (!has_own_kernel<F>)
       if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {
@@ -218,7 +235,7 @@ struct FakeQuantizeNode : Node {
         const bool again = norm->is_fused();
         if (!again || !Tape::recording()) {
           const Tensor x_too = again ? Tensor() : norm->output_in_same_pass();
-          batch_norm_map(stream, norm->of(), ForwardOf<F>{with}, y, x_too);
+          batch_norm_map(stream, norm->of(), ForwardOf<F>{with}, y, x_too, rows);
           return y;
         }
       }
@@ -227,12 +244,12 @@ struct FakeQuantizeNode : Node {
     else
       with_float_type(input.dtype(), [&](auto type) {
         using T = decltype(type);
-        map_groups(stream, input.numel(), grouping, ForwardOf<F>{with}, y.data<T>(), input.data<T>());
+        map_around(stream, rows, input.numel(), grouping, ForwardOf<F>{with}, y.data<T>(), input.data<T>());
       });
     return y;
   }
 
- protected:
+ private:
   F bound() const {
     F with = f;
     if constexpr (K > 0)
@@ -258,60 +275,13 @@ struct FakeQuantizeNode : Node {
     std::size_t k = 0;
     for (const SavedTensor& p : parameters) held.push_back(of_parameters[k++] = p.get());
     for (const SavedTensor& c : constants) held.push_back(c.get());
-    return FakeQuantizeGradient<K, F>::put_off(bound(), std::move(held), input, g, of_parameters);
+    return FakeQuantizeGradient<K, F, Rows>::put_off(bound(), std::move(held), rows, input, g, of_parameters);
   }
 
- private:
   template <std::size_t... I>
   static std::array<SavedTensor, sizeof...(I)> slots([[maybe_unused]] std::string_view name,
                                                      std::index_sequence<I...>) {
     return {(static_cast<void>(I), SavedTensor(name))...};
-  }
-};
-
-template <int K, class F>
-struct PaddedFakeQuantizeNode final : FakeQuantizeNode<K, F> {
-  Border border;
-  Shape x_shape;
-
-  Tensor recompute(std::size_t /*output*/) override { return run_forward(this->bound(), this->x.get()); }
-
-  std::vector<Tensor> backward(std::span<const Tensor> grad_outputs) override {
-    const Tensor& g = grad_outputs[0];
-    const Stream stream = backend(g.device()).stream();
-    const BorderedRows rows(x_shape, border);
-    std::vector<Tensor> grads(1 + static_cast<std::size_t>(K));
-    grads[0] = Tensor::empty(x_shape, g.dtype(), g.device());
-    with_float_type(g.dtype(), [&](auto type) {
-      using T = decltype(type);
-      T* const grad_x = grads[0].template data<T>();
-      const T* const grad_y = g.data<T>();
-      if constexpr (straight_through<F>) {
-        map_inside(stream, rows, Copied(), grad_x, grad_y);
-      } else {
-        const Tensor input = this->x.get();
-        const BackwardOf<F> math{this->bound()};
-        const T* const inside = input.data<T>();
-        if constexpr (K == 0) {
-          map_inside(stream, rows, math, grad_x, grad_y, inside);
-        } else {
-          const Tensor sums = Tensor::empty({K}, DType::f32, g.device());
-          map_reduce_bordered<K>(stream, rows, math, sums.data<float>(), grad_x, grad_y, inside);
-          this->give_parameters(grads, sums);
-        }
-      }
-    });
-    return grads;
-  }
-
-  Tensor run_forward(const F& with, const Tensor& input, float* /*statistics*/ = nullptr) const {
-    Tensor y = Tensor::empty(border.around(x_shape), input.dtype(), input.device());
-    with_float_type(input.dtype(), [&](auto type) {
-      using T = decltype(type);
-      map_bordered(backend(input.device()).stream(), BorderedRows(x_shape, border), ForwardOf<F>{with},
-                   y.data<T>(), input.data<T>());
-    });
-    return y;
   }
 };
 
@@ -365,7 +335,7 @@ Tensor fake_quantize(std::string_view op, const Tensor& x, F f,
   const std::int64_t turn = grouping.outer * grouping.inner * (grouping.inner > 1 ? grouping.run : 1);
   check::sizes(x.numel() % turn == 0, op, "the elements can't be divided among the groups", x.str(),
                std::to_string(grouping.groups()) + " groups of equal size");
-  const auto node = std::make_shared<detail::FakeQuantizeNode<K, F>>();
+  const auto node = std::make_shared<detail::FakeQuantizeNode<K, F, NoBorder>>(NoBorder(), x.shape());
   node->grouping = grouping;
   return detail::run_fake_quantize<K>(node, op, x, std::move(f), parameters, constants, statistics);
 }
@@ -378,9 +348,8 @@ Tensor fake_quantize_padded(std::string_view op, const Tensor& x, const Border& 
   check::floats(op, "x", x);
   check::rank(op, "x", x, {4});
   check::padding(op, border);
-  const auto node = std::make_shared<detail::PaddedFakeQuantizeNode<K, F>>();
-  node->border = border;
-  node->x_shape = x.shape();
+  const auto node = std::make_shared<detail::FakeQuantizeNode<K, F, BorderedRows>>(
+      BorderedRows(x.shape(), border), border.around(x.shape()));
   return detail::run_fake_quantize<K>(node, op, x, std::move(f), parameters, constants);
 }
 

@@ -11,6 +11,9 @@
 //     from it all gradients. With K = 0, math returns g alone. Identity{}: nothing follows y, arguments.grad
 //     is dL/dy.
 //
+// The last two take BorderedRows as one more argument where q and dL/dq are images with a border that y
+// lacks: f(0) fills q's border, and the sums include the terms of math(0, dL/dq) there.
+//
 // With s = the sum over rows of g behind the ReLU and t = that of g (x - mean), of n rows:
 //   dL/dbeta = s, dL/dgamma = t invstd, dL/dresidual = g,
 //   dL/dx = slope (g - s/n - (x - mean) invstd^2 t/n); in evaluation only slope g.
@@ -21,10 +24,10 @@
 #include <span>
 
 #include "engine/kernels/batch_norm_arguments.h"
+#include "engine/kernels/bordered.h"
 #include "engine/kernels/device/batch_norm.h"
 #include "engine/kernels/elementwise.h"
 #include "engine/kernels/float_type.h"
-#include "engine/kernels/grouped.h"
 
 namespace qtrain {
 
@@ -58,55 +61,68 @@ void batch_norm_backward_tiles(const BatchNormBackward& arguments, const Gradien
 // bf16 on the host: batch_norm_widened.h.
 namespace through_f32 {
 void batch_norm_output(const Stream& stream, const BatchNormOutput& of, const Tensor& y);
-template <class F>
+template <class F, class Rows>
 void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q,
-                    const Tensor& y);
-template <int K, class Math>
+                    const Tensor& y, const Rows& rows);
+template <int K, class Math, class Rows>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
-                         const BatchNormSums<K>& sums);
+                         const BatchNormSums<K>& sums, const Rows& rows);
 }  // namespace through_f32
 
-// q has x's shape.
-template <class F>
-void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const Tensor& q, const Tensor& y) {
+// q has x's shape, with the border if there is one.
+template <class F, class Rows = NoBorder>
+void batch_norm_map(const Stream& stream, const BatchNormOutput& of, F f, const Tensor& q, const Tensor& y,
+                    const Rows& rows = {}) {
   if (on_device(stream))
-    return with_float_type(q.dtype(),
-                           [&](auto type) { device::batch_norm_map<decltype(type)>(stream, of, f, q, y); });
-  if (q.dtype() == DType::bf16) return through_f32::batch_norm_map(stream, of, f, q, y);
+    return with_float_type(
+        q.dtype(), [&](auto type) { device::batch_norm_map<decltype(type)>(stream, of, f, q, y, rows); });
+  if (q.dtype() == DType::bf16) return through_f32::batch_norm_map(stream, of, f, q, y, rows);
   detail::prepare_group(f, 0);
   float* const out = q.data<float>();
-  detail::batch_norm_tiles(of, y, [&f, out](const float* values, std::int64_t first, std::int64_t count) {
-    detail::map_block(f, 0, count, out + first, values);
+  const float of_border = f(0.0F);
+  detail::batch_norm_tiles(of, y, [&](const float* values, std::int64_t first, std::int64_t count) {
+    rows.visit(
+        first, count,
+        [&](std::int64_t at, std::int64_t from, std::int64_t n) {
+          detail::map_block(f, 0, n, out + at, values + (from - first));
+        },
+        [&](std::int64_t at, std::int64_t n) { std::fill_n(out + at, n, of_border); });
   });
 }
 
-template <int K, class Math>
+template <int K, class Math, class Rows = NoBorder>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& arguments, Math math,
-                         const BatchNormSums<K>& sums = {}) {
+                         const BatchNormSums<K>& sums = {}, const Rows& rows = {}) {
   if (on_device(stream))
     return with_float_type(arguments.grad.dtype(), [&](auto type) {
-      device::batch_norm_backward<decltype(type), K>(stream, arguments, math, sums);
+      device::batch_norm_backward<decltype(type), K>(stream, arguments, math, sums, rows);
     });
   if (arguments.grad.dtype() == DType::bf16)
-    return through_f32::batch_norm_backward<K>(stream, arguments, math, sums);
+    return through_f32::batch_norm_backward<K>(stream, arguments, math, sums, rows);
   if constexpr (std::is_same_v<Math, Identity>) {
     detail::batch_norm_backward_tiles(arguments, nullptr, {});
   } else {
     detail::prepare_group(math, 0);
     const float* const grad = arguments.grad.data<float>();
-    const auto tile = [&math, grad](const float* y, std::int64_t first, std::int64_t count, float* g,
-                                    [[maybe_unused]] double* terms) {
-      const float* const from = grad + first;
+    const auto tile = [&](const float* y, std::int64_t first, std::int64_t count, float* g,
+                          [[maybe_unused]] double* terms) {
       if constexpr (K == 0) {
-        detail::map_block(math, 0, count, g, y, from);
+        rows.visit(
+            first, count,
+            [&](std::int64_t at, std::int64_t from, std::int64_t n) {
+              detail::map_block(math, 0, n, g + (from - first), y + (from - first), grad + at);
+            },
+            [](std::int64_t, std::int64_t) {});
       } else {
+        detail::LaneSums<K, Sum> lane_sums;
+        rows.visit(
+            first, count,
+            [&](std::int64_t at, std::int64_t from, std::int64_t n) {
+              detail::add_inside(lane_sums, math, n, g + (from - first), grad + at, y + (from - first));
+            },
+            [&](std::int64_t at, std::int64_t n) { detail::add_around(lane_sums, math, n, grad + at); });
         double results[K];
-        const auto step = [local = math, y, from, g](std::int64_t i) {
-          const Mapped<K> mapped = local(y[i], from[i]);
-          g[i] = mapped.value;
-          return mapped.terms;
-        };
-        detail::reduce_block<K, Sum>(0, count, step, results);
+        lane_sums.total(results);
         for (int k = 0; k < K; ++k) terms[k] += results[k];
       }
     };

@@ -28,7 +28,7 @@ struct BatchNormOutput {
 
 // Where the gradients go; undefined where not wanted.
 struct BatchNormGradients {
-  Tensor x;      // may be over BatchNormBackward::grad
+  Tensor x;      // may be over BatchNormBackward::grad, if that has no border
   Tensor gamma;  // [C]
   Tensor beta;   // [C]
   Tensor residual;

@@ -17,17 +17,17 @@ inline void batch_norm_output(const Stream& stream, const BatchNormOutput& of, c
   convert(stream, wide, y);
 }
 
-template <class F>
+template <class F, class Rows>
 void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q,
-                    const Tensor& y) {
-  const Tensor values = y.defined() ? y : Tensor::empty_like(q);
+                    const Tensor& y, const Rows& rows) {
+  const Tensor values = y.defined() ? y : Tensor::empty_like(of.x);
   through_f32::batch_norm_output(stream, of, values);
-  map_groups(stream, q.numel(), {}, f, q.data<BFloat16>(), values.data<BFloat16>());
+  map_around(stream, rows, values.numel(), {}, f, q.data<BFloat16>(), values.data<BFloat16>());
 }
 
-template <int K, class Math>
+template <int K, class Math, class Rows>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
-                         const BatchNormSums<K>& sums) {
+                         const BatchNormSums<K>& sums, const Rows& rows) {
   BatchNormBackward wide = a;
   wide.of = widened(stream, a.of);
   wide.addend = widened(stream, a.addend);
@@ -42,16 +42,11 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
     }
     wide.y = widened(stream, y);
     wide.grad = Tensor::empty(y.shape());
-    const std::int64_t n = y.numel();
-    if constexpr (K == 0) {
-      map_groups(stream, n, {}, math, wide.grad.data<float>(), y.data<BFloat16>(), a.grad.data<BFloat16>());
-    } else {
-      const Tensor totals = Tensor::empty(Shape{K});
-      map_reduce_groups<K>(stream, n, {}, math, totals.data<float>(), wide.grad.data<float>(),
-                           y.data<BFloat16>(), a.grad.data<BFloat16>());
-      for (std::size_t k = 0; k < sums.size(); ++k)
-        if (sums[k] != nullptr) *sums[k] = totals.data<float>()[k];
-    }
+    std::array<float, static_cast<std::size_t>(K)> totals;
+    map_reduce_inside<K>(stream, rows, y.numel(), {}, math, totals.data(), wide.grad.data<float>(),
+                         a.grad.data<BFloat16>(), y.data<BFloat16>());
+    for (std::size_t k = 0; k < sums.size(); ++k)
+      if (sums[k] != nullptr) *sums[k] = totals[k];
   }
   const auto place_for = [](const Tensor& t) { return t.defined() ? Tensor::empty(t.shape()) : t; };
   wide.gradients.x = place_for(a.gradients.x);

@@ -10,6 +10,14 @@
 //                                                {out, terms} = f(in, wide) inside; in the border the terms
 //                                                are those of f(0, wide); sums[k] = sum of terms[k] over both
 //
+// Where there may be no border, rows may be NoBorder:
+//
+//   map_around(stream, rows, n, grouping, f, wide, in)
+//                                                map_bordered(), or map_groups() of n elements
+//   map_reduce_inside<K>(stream, rows, n, grouping, f, sums, out, wide, in)
+//                                                map_reduce_bordered(), or map_reduce_groups(); with K = 0 f
+//                                                returns no terms
+//
 // Arrays are of float or BFloat16. Functors are those of grouped.h, with one group. Results are the same for
 // any number of threads: a block of a reduction is a number of whole rows.
 #pragma once
@@ -48,6 +56,27 @@ void map_row(F f, std::int64_t n, Out* out, const In*... in) {
     for (std::int64_t j = i; j < end; j += line) __builtin_prefetch(out + j + ahead, 1);
     map_block(f, i, end, out, in...);
   }
+}
+
+// {out, terms} = f(in, wide) of some neighbouring elements inside; adds the terms.
+template <int K, class F, class Out, class Wide, class In>
+void add_inside(LaneSums<K, Sum>& sums, F f, std::int64_t n, Out* out, const Wide* wide, const In* in) {
+  sums.add(0, n, [f, out, wide, in](std::int64_t i) {
+    const Mapped<K> mapped = f(load(in[i]), load(wide[i]));
+    store(out[i], mapped.value);
+    return mapped.terms;
+  });
+}
+// Adds the terms of f(0, wide) in the border. The zeros are read like any input, by the same loop: of a
+// constant the compiler would move what it can ahead of the loop, leave branches on that in it, and not
+// vectorize it.
+template <int K, class F, class Wide>
+void add_around(LaneSums<K, Sum>& sums, F f, std::int64_t n, const Wide* wide) {
+  constexpr std::int64_t piece = 4 * lanes;
+  static constexpr float zeros[piece] = {};
+  float unused[piece];
+  for (std::int64_t i = 0; i < n; i += piece)
+    add_inside(sums, f, std::min(piece, n - i), unused, wide + i, zeros);
 }
 
 }  // namespace detail
@@ -113,23 +142,36 @@ void map_reduce_bordered(const Stream& stream, const BorderedRows& rows, F f, fl
         rows.visit(
             row,
             [&](std::int64_t at, std::int64_t from, std::int64_t n) {
-              Out* const o = out + from;
-              const In* const x = in + from;
-              const Wide* const w = wide + at;
-              lane_sums.add(0, n, [local, o, x, w](std::int64_t i) {
-                const Mapped<K> mapped = local(load(x[i]), load(w[i]));
-                store(o[i], mapped.value);
-                return mapped.terms;
-              });
+              detail::add_inside(lane_sums, local, n, out + from, wide + at, in + from);
             },
-            [&](std::int64_t at, std::int64_t n) {
-              const Wide* const w = wide + at;
-              lane_sums.add(0, n, [local, w](std::int64_t i) { return local(0.0F, load(w[i])).terms; });
-            });
+            [&](std::int64_t at, std::int64_t n) { detail::add_around(lane_sums, local, n, wide + at); });
       lane_sums.total(partial.data() + b * K);
     }
   });
   detail::merge_blocks<K, Sum>(partial.data(), blocks, sums);
+}
+
+template <class Rows, class F, class Wide, class In>
+void map_around(const Stream& stream, const Rows& rows, [[maybe_unused]] std::int64_t n,
+                [[maybe_unused]] const Grouping& grouping, F f, Wide* wide, const In* in) {
+  if constexpr (has_border<Rows>)
+    map_bordered(stream, rows, f, wide, in);
+  else
+    map_groups(stream, n, grouping, f, wide, in);
+}
+
+template <int K, class Rows, class F, class Out, class Wide, class In>
+void map_reduce_inside(const Stream& stream, const Rows& rows, [[maybe_unused]] std::int64_t n,
+                       [[maybe_unused]] const Grouping& grouping, F f, [[maybe_unused]] float* sums, Out* out,
+                       const Wide* wide, const In* in) {
+  if constexpr (has_border<Rows> && K == 0)
+    map_inside(stream, rows, f, out, wide, in);
+  else if constexpr (has_border<Rows>)
+    map_reduce_bordered<K>(stream, rows, f, sums, out, wide, in);
+  else if constexpr (K == 0)
+    map_groups(stream, n, grouping, f, out, in, wide);
+  else
+    map_reduce_groups<K>(stream, n, grouping, f, sums, out, in, wide);
 }
 
 }  // namespace qtrain

@@ -1,8 +1,9 @@
 // What a batch norm and the op behind it need of each other to share passes over memory.
 //
 // Forward: with BatchNormOptions::fusion, y is pending (engine/core/deferred.h). Whoever computes q = f(y)
-// elementwise asks fusable_batch_norm(y) and runs batch_norm_map() of engine/kernels/batch_norm.h, which
-// reads the batch norm's input. y itself takes memory and a pass only if somebody else touches it.
+// elementwise, also with a border of f(0) around it, asks fusable_batch_norm(y) and runs batch_norm_map() of
+// engine/kernels/batch_norm.h, which reads the batch norm's input. y itself takes memory and a pass only if
+// somebody else touches it.
 //
 // Backward: that op may return a pending dL/dy, made by a DeferredBatchNormGradient. Batch norm's backward
 // hands it its own reductions, to be run in the same pass.

@@ -143,6 +143,12 @@ class LsqClip final : public GroupedQuantizer {
     if (half_range()) return scales_clamp_ ? run<true, true>(x, grouping) : run<true, false>(x, grouping);
     return scales_clamp_ ? run<false, true>(x, grouping) : run<false, false>(x, grouping);
   }
+  // Whatever counts elements counts the zeros, too.
+  Tensor quantize_padded(const Tensor& x, const Border& padding) override {
+    if (half_range() || scales_clamp_ || uses_elements() || groups() > 1)
+      return GroupedQuantizer::quantize_padded(x, padding);
+    return fake_quantize_padded<1>(op(), x, padding, math<false, false>(x), {clip_});
+  }
   bool quantizes_bf16() const override { return true; }
 
  private:
@@ -180,13 +186,18 @@ class LsqClip final : public GroupedQuantizer {
   }
 
   template <bool half, bool scaled>
-  Tensor run(const Tensor& x, const Grouping& grouping) {
+  LsqClipMath<half, scaled> math(const Tensor& x) const {
     LsqClipMath<half, scaled> math;
     math.n = static_cast<float>(levels() - 1);
     math.factor = static_cast<float>(gradient_factor(x));
+    return math;
+  }
+
+  template <bool half, bool scaled>
+  Tensor run(const Tensor& x, const Grouping& grouping) const {
     if constexpr (scaled)
-      return fake_quantize<1>(op(), x, math, {clip_}, grouping, {clamp_scale(x, grouping)});
-    return fake_quantize<1>(op(), x, math, {clip_}, grouping);
+      return fake_quantize<1>(op(), x, math<half, scaled>(x), {clip_}, grouping, {clamp_scale(x, grouping)});
+    return fake_quantize<1>(op(), x, math<half, scaled>(x), {clip_}, grouping);
   }
 
   // k

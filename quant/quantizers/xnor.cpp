@@ -82,6 +82,7 @@ class Xnor final : public GroupedQuantizer {
 
  protected:
   bool ignores_zeros() const override { return false; }  // 0 becomes +E
+  bool quantizes_bf16() const override { return scale_ == "none"; }
 
   Tensor quantize(const Tensor& x, const Grouping& groups) override {
     if (scale_ == "none") return run(x, {}, Tensor::full({1}, 1, x.device()));

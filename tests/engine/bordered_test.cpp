@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 
 #include "tests/engine/support.h"
 
@@ -85,6 +86,44 @@ class Bordered : public testing::TestWithParam<Case> {
 TEST_P(Bordered, RowsTellTheirSize) {
   EXPECT_EQ(rows_.count() * rows_.length(), border_.around(images_).numel());
   EXPECT_GE(rows_.block(), 1);
+}
+
+// From the images' side: where each element lies, and one owner for each place of the border, of its channel.
+TEST_P(Bordered, ElementsKnowTheirPlaceAndTheirShareOfTheBorder) {
+  const std::int64_t n = images_.numel();
+  std::vector<std::int64_t> places(wide_.size(), -1), owners(wide_.size(), -1);
+  for (std::int64_t i = 0; i < n; ++i) {
+    places[static_cast<std::size_t>(rows_.at(i))] = i;
+    rows_.visit_share(i, [&](std::int64_t at) {
+      EXPECT_EQ(std::exchange(owners[static_cast<std::size_t>(at)], i), -1) << at;
+    });
+  }
+  EXPECT_EQ(places, n > 0 ? origins_ : places);
+  for (std::size_t at = 0; at < owners.size() && n > 0; ++at)
+    if (origins_[at] < 0)
+      ASSERT_EQ(owners[at] % images_[1], static_cast<std::int64_t>(at) % images_[1]) << at;
+    else
+      ASSERT_EQ(owners[at], -1) << at;
+}
+
+TEST_P(Bordered, AnyRangesOfElementsMakeTheWholeWithItsBorder) {
+  const std::int64_t n = images_.numel();
+  for (const std::int64_t step : {std::int64_t{1}, std::int64_t{7}, std::int64_t{2048}, n}) {
+    std::vector<std::int64_t> origins(wide_.size(), -2);
+    const auto put = [&](std::int64_t at, std::int64_t value) {
+      EXPECT_EQ(std::exchange(origins[static_cast<std::size_t>(at)], value), -2) << at;
+    };
+    for (std::int64_t first = 0; first < n; first += step)
+      rows_.visit(
+          first, std::min(step, n - first),
+          [&](std::int64_t at, std::int64_t from, std::int64_t count) {
+            for (std::int64_t i = 0; i < count; ++i) put(at + i, from + i);
+          },
+          [&](std::int64_t at, std::int64_t count) {
+            for (std::int64_t i = 0; i < count; ++i) put(at + i, -1);
+          });
+    EXPECT_EQ(origins, n > 0 ? origins_ : origins) << step;
+  }
 }
 
 TEST_P(Bordered, MapFillsTheBorderWithWhatZeroBecomes) {

@@ -46,7 +46,11 @@ std::vector<Case> cases() {
       {"mixed_pow2_widths", "mixed-pow2", 4, {{"with_zero", "false"}, {"parametrization", "b_xmax"}}},
       {"mixed_pow2_exponent", "mixed-pow2", 3, {{"with_zero", "false"}, {"parametrization", "b_range"}}},
       {"lq_nets", "lq-nets", 2, {}, false},
-      {"lsq_both_signs", "lsq", 4, {{"half_range", "false"}}, false},
+      {"lsq_both_signs", "lsq", 4, {{"half_range", "false"}}},
+      {"lsq_fan_scale", "lsq", 2, {{"half_range", "false"}, {"grad_scale", "scale-fan"}}},
+      {"lsq_counts_elements", "lsq", 4, {{"half_range", "false"}, {"grad_scale", "element-scale"}}, false},
+      {"lsq_scales_clamp", "lsq", 4, {{"half_range", "false"}, {"clamp_grad", "STE-scale"}}, false},
+      {"lsq_groups", "lsq", 4, {{"half_range", "false"}, {"groups", "-1"}}, false},
       {"uniform", "uniform", 4, {}, false},  // padded ahead by the layer's own rule
   };
 }

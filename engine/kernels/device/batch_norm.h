@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "engine/kernels/batch_norm_arguments.h"
+#include "engine/kernels/bordered_rows.h"
 #include "engine/kernels/device/block_sums.h"
 #include "engine/kernels/device/columns.h"
 #include "engine/kernels/device/statistics.h"
@@ -78,8 +79,9 @@ class Normalizer {
 
 // --- forward
 
-// q = f(y), and y itself where there is a place for it. With Identity there is no q.
-template <class T, class F>
+// q = f(y), and y itself where there is a place for it. With Identity there is no q. Rows: BorderedRows or
+// NoBorder.
+template <class T, class F, class Rows>
 struct NormalizeMap {
   static constexpr int packet = packet_size<T>;
   static constexpr int threads = ColumnTiles<packet>::threads;
@@ -90,6 +92,7 @@ struct NormalizeMap {
   F f;
   T* q;
   T* y;
+  Rows rows;
 
   template <class Thread>
   QTRAIN_HOST_DEVICE void operator()(const Thread& t, Shared&) const {
@@ -99,6 +102,9 @@ struct NormalizeMap {
     const Normalizer<T> normalizer(of, column, columns);
     F local = f;
     qtrain::detail::prepare_group(local, 0);
+    [[maybe_unused]] float of_border[packet] = {};
+    if constexpr (has_border<Rows>)
+      for (float& v : of_border) v = local(0.0F);
     const std::int64_t end = tiles.end(tiles.chunk(t.block));
     for (std::int64_t row = tiles.first_row(t); row < end; row += tiles.down()) {
       const std::int64_t i = row * columns + column;
@@ -107,7 +113,9 @@ struct NormalizeMap {
       if (y != nullptr) store_columns(y + i, values, of.packed, normalizer.valid());
       if constexpr (!std::is_same_v<F, Identity>) {
         for (int j = 0; j < packet; ++j) values[j] = local(values[j]);
-        store_columns(q + i, values, of.packed, normalizer.valid());
+        store_columns(q + rows.at(i), values, of.packed, normalizer.valid());
+        rows.visit_share(
+            i, [&](std::int64_t at) { store_columns(q + at, of_border, of.packed, normalizer.valid()); });
       }
     }
   }
@@ -116,12 +124,13 @@ struct NormalizeMap {
 // --- backward
 
 // dL/dy behind the ReLU, from dL/dq and what else arrives.
-template <class T, int K, class Math>
+template <class T, int K, class Math, class Rows>
 struct ColumnGradients {
   NormalizedColumns<T> of;
   Math math;
   const T* grad;
   const T* addend;  // or nullptr
+  Rows rows;        // of grad
 
   static constexpr int packet = packet_size<T>;
 
@@ -131,7 +140,7 @@ struct ColumnGradients {
                                float (&x)[packet], float (&g)[packet], [[maybe_unused]] float* terms) const {
     float y[packet], from[packet], more[packet] = {};
     normalizer.load(i, x, y);
-    load_columns(from, grad + i, of.packed, normalizer.valid());
+    load_columns(from, grad + rows.at(i), of.packed, normalizer.valid());
     if (addend != nullptr) load_columns(more, addend + i, of.packed, normalizer.valid());
     for (int j = 0; j < packet; ++j) {
       if constexpr (std::is_same_v<Math, Identity>) {
@@ -147,11 +156,23 @@ struct ColumnGradients {
       if (of.relu && !(y[j] > 0)) g[j] = 0;
     }
   }
+
+  // Adds those of the border's elements that go with the elements from i on.
+  template <class F>
+  QTRAIN_HOST_DEVICE void add_border(const Normalizer<T>& normalizer, const F& local, std::int64_t i,
+                                     float* terms) const {
+    rows.visit_share(i, [&](std::int64_t at) {
+      float from[packet];
+      load_columns(from, grad + at, of.packed, normalizer.valid());
+      for (int j = 0; j < packet; ++j)
+        if (j < normalizer.valid()) qtrain::detail::add_terms<Sum>(terms, local(0.0F, from[j]).terms);
+    });
+  }
 };
 
 // First pass: sums of g and g (x - mean) of each column and chunk, the K terms of each block, the residual's
 // gradient.
-template <class T, int K, class Math>
+template <class T, int K, class Math, class Rows>
 struct GradientSums {
   static constexpr int packet = packet_size<T>;
   static constexpr int threads = ColumnTiles<packet>::threads;
@@ -161,7 +182,7 @@ struct GradientSums {
   };
 
   ColumnTiles<packet> tiles;
-  ColumnGradients<T, K, Math> gradients;
+  ColumnGradients<T, K, Math, Rows> gradients;
   T* grad_residual;  // or nullptr
   float* partial;    // [chunks][2][C]
   double* terms;     // [blocks][K]
@@ -180,6 +201,7 @@ struct GradientSums {
         const std::int64_t i = row * columns + column;
         float x[packet], g[packet];
         gradients.load(normalizer, local, i, x, g, sum_terms);
+        if constexpr (K > 0) gradients.add_border(normalizer, local, i, sum_terms);
         if (grad_residual != nullptr)
           store_columns(grad_residual + i, g, normalizer.packed(), normalizer.valid());
         for (int j = 0; j < packet; ++j) {
@@ -261,14 +283,14 @@ struct MergeGradients {
 };
 
 // Second pass. May write over the gradient it reads.
-template <class T, int K, class Math>
+template <class T, int K, class Math, class Rows>
 struct GradientOfX {
   static constexpr int packet = packet_size<T>;
   static constexpr int threads = ColumnTiles<packet>::threads;
   using Shared = NothingShared;
 
   ColumnTiles<packet> tiles;
-  ColumnGradients<T, K, Math> gradients;
+  ColumnGradients<T, K, Math, Rows> gradients;
   const float* mean_g;
   const float* along_x;
   T* grad_x;
@@ -325,23 +347,24 @@ ColumnTiles<packet_size<T>> tiles_of(const Tensor& x, std::int64_t rows_each) {
 
 }  // namespace detail
 
-template <class T, class F>
+template <class T, class F, class Rows = NoBorder>
 void batch_norm_map(const Stream& stream, const BatchNormOutput& of, const F& f, const Tensor& q,
-                    const Tensor& y) {
+                    const Tensor& y, const Rows& rows = {}) {
   const T* const x = of.x.data<T>();
   const T* const residual = detail::data_or_null<T>(of.residual);
   T* const to_q = detail::data_or_null<T>(q);
   T* const to_y = detail::data_or_null<T>(y);
   const bool packed = detail::fits_packets<T>(of.x, {x, residual, to_q, to_y});
   const auto tiles = detail::tiles_of<T>(of.x, detail::rows_of_maps);
-  launch(stream, tiles.blocks(),
-         NormalizeMap<T, F>{
-             tiles, {x, residual, false, of.coefficients.data<float>(), of.relu, packed}, f, to_q, to_y});
+  launch(
+      stream, tiles.blocks(),
+      NormalizeMap<T, F, Rows>{
+          tiles, {x, residual, false, of.coefficients.data<float>(), of.relu, packed}, f, to_q, to_y, rows});
 }
 
-template <class T, int K, class Math>
+template <class T, int K, class Math, class Rows = NoBorder>
 void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const Math& math,
-                         const BatchNormSums<K>& sums = {}) {
+                         const BatchNormSums<K>& sums = {}, const Rows& rows = {}) {
   const Tensor& x = a.of.x;
   const bool has_y = a.y.defined();
   const T* const other = has_y ? a.y.data<T>() : detail::data_or_null<T>(a.of.residual);
@@ -358,9 +381,9 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
   const Scratch<float> partial(stream, tiles.chunks() * 2 * columns);
   const Scratch<double> terms(stream, tiles.blocks() * std::max(K, 1));
   const Scratch<float> numbers(stream, 2 * columns);
-  launch(
-      stream, tiles.blocks(),
-      GradientSums<T, K, Math>{tiles, {of, math, grad, addend}, grad_residual, partial.data(), terms.data()});
+  const ColumnGradients<T, K, Math, Rows> gradients{of, math, grad, addend, rows};
+  launch(stream, tiles.blocks(),
+         GradientSums<T, K, Math, Rows>{tiles, gradients, grad_residual, partial.data(), terms.data()});
   MergeGradients<K> merge{
       columns,
       tiles.chunks(),
@@ -381,11 +404,11 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
     const NormalizedColumns<T> plain{x.data<T>(), nullptr, false, a.of.coefficients.data<float>(),
                                      false,       packed};
     launch(stream, more_tiles.blocks(),
-           GradientOfX<T, 0, Identity>{
-               more_tiles, {plain, {}, grad_residual, nullptr}, mean_g, along_x, grad_x});
+           GradientOfX<T, 0, Identity, NoBorder>{
+               more_tiles, {plain, {}, grad_residual, nullptr, {}}, mean_g, along_x, grad_x});
   } else {
     launch(stream, more_tiles.blocks(),
-           GradientOfX<T, K, Math>{more_tiles, {of, math, grad, addend}, mean_g, along_x, grad_x});
+           GradientOfX<T, K, Math, Rows>{more_tiles, gradients, mean_g, along_x, grad_x});
   }
 }
 

@@ -46,7 +46,7 @@ struct ClampGradient {
   Clamp clamp;
   QTRAIN_HOST_DEVICE void prepare() { clamp.prepare(); }
   QTRAIN_HOST_DEVICE Mapped<2> operator()(float y, float g) const {
-    return {y < clamp.high ? g : 0.0F, {y < clamp.high ? 0.0F : g, g * y}};
+    return {y < clamp.high ? g : 0.0F, {y < clamp.high ? 0.5F * g : g, g * y}};
   }
 };
 struct ClampPasses {
@@ -194,50 +194,161 @@ TEST(EmulatedBatchNorm, BackwardWithWhatFollows) {
   }
 }
 
-// The host goes through f32 copies.
-TEST(EmulatedBatchNorm, OfBf16IsTheHosts) {
-  constexpr double rounding = 1.0 / 128;
-  for (const Shape& shape : {Shape{2, 64, 9, 9}, Shape{40, 37, 2, 2}}) {
+// -- with a border around q and dL/dq
+
+struct Bordered {
+  Shape images;
+  Border border;
+};
+
+std::vector<Bordered> bordered() {
+  return {{{3, 16, 4, 5}, {{1, 1}, {1, 1}}},
+          {{2, 37, 3, 2}, {{1, 2}, {0, 3}}},
+          {{300, 1, 1, 1}, {{2, 0}, {0, 1}}},
+          {{2, 200, 3, 1}, {{0, 1}, {0, 1}}},
+          {{2, 64, 9, 9}, {{4, 4}, {11, 2}}},
+          {{280, 8, 2, 2}, {{1, 1}, {1, 1}}},
+          {{2, 8, 5, 6}, {}}};
+}
+
+// Batch norm's output and then the border is what both do in one.
+TEST(EmulatedBatchNorm, OutputsWithABorder) {
+  for (const auto& [shape, border] : bordered()) {
     const Layer l(shape);
-    const auto narrow = [](const Tensor& t) { return cast(t, DType::bf16); };
-    const BatchNormOutput of{narrow(l.x), narrow(l.residual), l.coefficients, true};
+    const BorderedRows rows(shape, border);
+    const BatchNormOutput of{l.x, l.residual, l.coefficients, true};
     const Clamp clamp{l.level.data<float>()};
-    struct Results {
-      Tensor q, y, grad_x, grad_residual, grad_gamma, grad_beta, sums = Tensor::empty({2});
-      explicit Results(const Tensor& x)
-          : q(Tensor::empty_like(x)),
-            y(Tensor::empty_like(x)),
-            grad_x(Tensor::empty_like(x)),
-            grad_residual(Tensor::empty_like(x)),
-            grad_gamma(Tensor::empty({x.dim(1)})),
-            grad_beta(Tensor::empty({x.dim(1)})) {}
-      BatchNormSums<2> both_sums() const { return {sums.data<float>(), sums.data<float>() + 1}; }
+    const Tensor y = Tensor::empty(shape), q = Tensor::empty(border.around(shape));
+    batch_norm_output(host, of, y);
+    map_bordered(host, rows, clamp, q.data<float>(), y.data<float>());
+    const auto expect_same = [&, &images = shape, &edge = border](const auto& compute) {
+      for (const bool writes_y : {false, true}) {
+        const Tensor got = Tensor::full(edge.around(images), -7);
+        const Tensor got_y = writes_y ? Tensor::full(images, -7) : Tensor();
+        compute(got, got_y);
+        EXPECT_EQ(got.values(), q.values()) << images.str();
+        if (!writes_y) continue;
+        EXPECT_EQ(got_y.values(), y.values()) << images.str();
+      }
     };
-    const auto backward_of = [&](const Results& r) {
-      return BatchNormBackward{.of = of,
-                               .y = r.y,
-                               .grad = narrow(l.grad),
-                               .addend = narrow(l.addend),
-                               .training = true,
-                               .gradients = {r.grad_x, r.grad_gamma, r.grad_beta, r.grad_residual}};
-    };
-    const Results want(of.x);
-    batch_norm_map(host, of, clamp, want.q, want.y);
-    batch_norm_backward<2>(host, backward_of(want), ClampGradient{clamp}, want.both_sums());
+    expect_same(
+        [&](const Tensor& to_q, const Tensor& to_y) { batch_norm_map(host, of, clamp, to_q, to_y, rows); });
     in_each_order([&](const Stream& stream) {
-      const Results got(of.x);
-      device::batch_norm_map<BFloat16>(stream, of, clamp, got.q, got.y);
-      device::batch_norm_backward<BFloat16, 2>(stream, backward_of(got), ClampGradient{clamp},
-                                               got.both_sums());
-      const auto wide = [](const Tensor& t) { return cast(t, DType::f32).values(); };
-      EXPECT_EQ(wide(got.y), wide(want.y));
-      EXPECT_EQ(wide(got.q), wide(want.q));
-      EXPECT_TRUE(near(wide(got.grad_x), wide(want.grad_x), rounding)) << shape.str();
-      EXPECT_TRUE(near(wide(got.grad_residual), wide(want.grad_residual), rounding)) << shape.str();
-      EXPECT_TRUE(near(got.grad_gamma, want.grad_gamma, rounding)) << shape.str();
-      EXPECT_TRUE(near(got.grad_beta, want.grad_beta, rounding)) << shape.str();
-      EXPECT_TRUE(near(got.sums, want.sums, 1e-5)) << shape.str();
+      expect_same([&](const Tensor& to_q, const Tensor& to_y) {
+        device::batch_norm_map<float>(stream, of, clamp, to_q, to_y, rows);
+      });
     });
+  }
+}
+
+// The quantizer's gradient by itself and then batch norm's.
+template <int K, class Math>
+void compare_bordered_backward(const Bordered& c, const Math& math) {
+  const Layer l(c.images);
+  const BorderedRows rows(c.images, c.border);
+  const Tensor grad = random_tensor(c.border.around(c.images), 7);
+  const Tensor y = Tensor::empty(c.images);
+  for (const bool residual : {false, true}) {
+    const BatchNormOutput of{l.x, residual ? l.residual : Tensor(), l.coefficients, true};
+    batch_norm_output(host, of, y);
+    const BatchNormBackward whole{
+        .of = of, .y = {}, .grad = grad, .addend = l.addend, .training = true, .gradients = {}};
+    const std::vector<Tensor> expected =
+        gradients<K>(l, whole, residual, false, [&](BatchNormBackward apart, const auto& sums) {
+          float totals[2] = {};
+          apart.grad = Tensor::empty(l.x.shape());
+          map_reduce_inside<K>(host, rows, l.x.numel(), {}, math, totals, apart.grad.data<float>(),
+                               grad.data<float>(), y.data<float>());
+          for (std::size_t k = 0; k < sums.size(); ++k) *sums[k] = totals[k];
+          batch_norm_backward<0>(host, apart, Identity{});
+        });
+    const auto expect_same = [&](const auto& compute) {
+      const std::vector<Tensor> got =
+          gradients<K>(l, whole, residual, false, [&](BatchNormBackward with, const auto& sums) {
+            with.grad = grad;
+            compute(with, sums);
+          });
+      for (std::size_t i = 0; i < got.size(); ++i)
+        EXPECT_TRUE(near(got[i], expected[i], 1e-5))
+            << c.images.str() << " residual " << residual << " gradient " << i;
+      return got;
+    };
+    expect_same(
+        [&](const auto& with, const auto& sums) { batch_norm_backward<K>(host, with, math, sums, rows); });
+    std::vector<std::vector<float>> first;
+    in_each_order([&](const Stream& stream) {
+      const std::vector<Tensor> got = expect_same([&](const auto& with, const auto& sums) {
+        device::batch_norm_backward<float, K>(stream, with, math, sums, rows);
+      });
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        if (first.size() <= i) first.push_back(got[i].values());
+        EXPECT_EQ(got[i].values(), first[i]) << c.images.str();
+      }
+    });
+  }
+}
+
+TEST(EmulatedBatchNorm, BackwardOfGradientsWithABorder) {
+  const Tensor level = Tensor::full({1}, 0.4F);
+  const Clamp clamp{level.data<float>()};
+  for (const Bordered& c : bordered()) {
+    compare_bordered_backward<0>(c, ClampPasses{clamp});
+    compare_bordered_backward<2>(c, ClampGradient{clamp});
+  }
+}
+
+// The host goes through f32 copies. q_shape: x's, with the border that rows tell of.
+template <class Rows>
+void compare_bf16(const Shape& shape, const Shape& q_shape, const Rows& rows) {
+  constexpr double rounding = 1.0 / 128;
+  const Layer l(shape);
+  const auto narrow = [](const Tensor& t) { return cast(t, DType::bf16); };
+  const BatchNormOutput of{narrow(l.x), narrow(l.residual), l.coefficients, true};
+  const Tensor grad = narrow(random_tensor(q_shape, 5));
+  const Clamp clamp{l.level.data<float>()};
+  struct Results {
+    Tensor q, y, grad_x, grad_residual, grad_gamma, grad_beta, sums = Tensor::empty({2});
+    Results(const Tensor& x, const Tensor& like_q)
+        : q(Tensor::empty_like(like_q)),
+          y(Tensor::empty_like(x)),
+          grad_x(Tensor::empty_like(x)),
+          grad_residual(Tensor::empty_like(x)),
+          grad_gamma(Tensor::empty({x.dim(1)})),
+          grad_beta(Tensor::empty({x.dim(1)})) {}
+    BatchNormSums<2> both_sums() const { return {sums.data<float>(), sums.data<float>() + 1}; }
+  };
+  const auto backward_of = [&](const Results& r) {
+    return BatchNormBackward{.of = of,
+                             .y = r.y,
+                             .grad = grad,
+                             .addend = narrow(l.addend),
+                             .training = true,
+                             .gradients = {r.grad_x, r.grad_gamma, r.grad_beta, r.grad_residual}};
+  };
+  const Results want(of.x, grad);
+  batch_norm_map(host, of, clamp, want.q, want.y, rows);
+  batch_norm_backward<2>(host, backward_of(want), ClampGradient{clamp}, want.both_sums(), rows);
+  in_each_order([&](const Stream& stream) {
+    const Results got(of.x, grad);
+    device::batch_norm_map<BFloat16>(stream, of, clamp, got.q, got.y, rows);
+    device::batch_norm_backward<BFloat16, 2>(stream, backward_of(got), ClampGradient{clamp}, got.both_sums(),
+                                             rows);
+    const auto wide = [](const Tensor& t) { return cast(t, DType::f32).values(); };
+    EXPECT_EQ(wide(got.y), wide(want.y));
+    EXPECT_EQ(wide(got.q), wide(want.q));
+    EXPECT_TRUE(near(wide(got.grad_x), wide(want.grad_x), rounding)) << shape.str();
+    EXPECT_TRUE(near(wide(got.grad_residual), wide(want.grad_residual), rounding)) << shape.str();
+    EXPECT_TRUE(near(got.grad_gamma, want.grad_gamma, rounding)) << shape.str();
+    EXPECT_TRUE(near(got.grad_beta, want.grad_beta, rounding)) << shape.str();
+    EXPECT_TRUE(near(got.sums, want.sums, 1e-5)) << shape.str();
+  });
+}
+
+TEST(EmulatedBatchNorm, OfBf16IsTheHosts) {
+  const Border border{{1, 0}, {2, 1}};
+  for (const Shape& shape : {Shape{2, 64, 9, 9}, Shape{40, 37, 2, 2}}) {
+    compare_bf16(shape, shape, NoBorder());
+    compare_bf16(shape, border.around(shape), BorderedRows(shape, border));
   }
 }
 
