@@ -124,7 +124,7 @@ TEST_F(GraphOnGpu, AStepIsRecordedAndReplayed) {
     x.copy_from(random_tensor(images, seed));
     ran.push_back(steps.run({1}, [&] {
       work(x, w, y);
-      return true;
+      return StepGraph::Report();
     }));
     EXPECT_TRUE(near(y.to(Device{}), expected(x, w), 1e-5)) << seed;
   }
