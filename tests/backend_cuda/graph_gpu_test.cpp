@@ -94,24 +94,6 @@ TEST_F(GraphOnGpu, RefusesWhatWouldSpoilARecordingAndRecovers) {
   EXPECT_EQ(t.values(), std::vector<float>(4, 0.0F));
 }
 
-// Without a pool, what is made after the recording could lie where the graph keeps its temporary.
-TEST_F(GraphOnGpu, APoolKeepsItsMemoryFromOthers) {
-  const Tensor x = random_tensor(images, 1, {}, gpu);
-  const Tensor w = random_tensor(filters, 2, {}, gpu);
-  const Tensor y = Tensor::zeros(images, DType::f32, gpu);
-  work(x, w, y);
-  cuda::CudaGraphCapture capture(stream(), &cuda::backend(0).allocator());
-  work(x, w, y);
-  const cuda::CudaGraphExec executable(capture.finish());
-  std::vector<Tensor> later;
-  for (int i = 0; i < 16; ++i)
-    later.push_back(random_tensor(images, 20 + static_cast<std::uint64_t>(i), {}, gpu));
-  executable.launch(stream());
-  for (int i = 0; i < 16; ++i)
-    EXPECT_TRUE(identical(later[static_cast<std::size_t>(i)].values(),
-                          random_tensor(images, 20 + static_cast<std::uint64_t>(i)).values()));
-}
-
 // Through the interface that the training loop uses.
 TEST_F(GraphOnGpu, AStepIsRecordedAndReplayed) {
   const Tensor x = random_tensor(images, 1, {}, gpu);
