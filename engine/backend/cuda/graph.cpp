@@ -74,24 +74,9 @@ void CudaGraphExec::Destroy::operator()(CUgraphExec_st* executable) const {
 }
 
 CudaGraphExec::CudaGraphExec(CudaGraph graph) : graph_(std::move(graph)) {
-  instantiate();
-}
-
-void CudaGraphExec::instantiate() {
   cudaGraphExec_t executable = nullptr;
   check(cudaGraphInstantiate(&executable, graph_.graph_.get(), 0), "cudaGraphInstantiate");
   executable_.reset(executable);
-}
-
-bool CudaGraphExec::update(CudaGraph graph) {
-  cudaGraphExecUpdateResultInfo result{};
-  const cudaError_t status = cudaGraphExecUpdate(executable_.get(), graph.graph_.get(), &result);
-  graph_ = std::move(graph);
-  if (status == cudaSuccess) return true;
-  cudaGetLastError();
-  if (status != cudaErrorGraphExecUpdateFailure) check(status, "cudaGraphExecUpdate");
-  instantiate();
-  return false;
 }
 
 void CudaGraphExec::launch(const Stream& stream) const {

@@ -63,16 +63,12 @@ class CudaGraphExec {
  public:
   explicit CudaGraphExec(CudaGraph graph);
 
-  // Takes over the addresses and numbers of another recording of the same work, which is cheaper than a new
-  // one; where the work differs, it is built anew. Returns whether the cheap way worked.
-  bool update(CudaGraph graph);
   void launch(const Stream& stream) const;
 
  private:
   struct Destroy {
     void operator()(CUgraphExec_st* executable) const;
   };
-  void instantiate();
 
   CudaGraph graph_;
   std::unique_ptr<CUgraphExec_st, Destroy> executable_;
