@@ -17,23 +17,11 @@ namespace {
 using testing_support::EmulatedGpu;
 using testing_support::Fibers;
 using testing_support::identical;
+using testing_support::in_any_order;
 using testing_support::near;
 using testing_support::random_values;
 
 const Stream host{};
-
-// compute(stream) in both orders; expects the same bits, and that arrivals are 0 again.
-template <class Compute>
-std::vector<float> in_any_order(Compute&& compute) {
-  std::vector<std::vector<float>> results;
-  for (const auto order : {Fibers::Order::forward, Fibers::Order::backward}) {
-    EmulatedGpu gpu(order);
-    results.push_back(compute(gpu.stream()));
-    EXPECT_EQ(gpu.arrivals(), 0U);
-  }
-  EXPECT_TRUE(identical(results[0], results[1]));
-  return results[0];
-}
 
 struct Case {
   std::string name;
