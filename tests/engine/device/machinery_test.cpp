@@ -174,8 +174,8 @@ void expect_codes(const Case& c, const std::vector<float>& x) {
 }
 
 TEST_P(EmulatedGroups, CodesAreTheHosts) {
-  if (c_.n > 50000) GTEST_SKIP() << "takes long";
   expect_codes<1>(c_, x_);
+  if (c_.n > 50000) return;  // two sums are enough for what more parts change: who merges them
   expect_codes<3>(c_, x_);
   expect_codes<6>(c_, x_);
 }
