@@ -139,8 +139,7 @@ class TrainingStep {
   float finish() const { return loss_.item(); }
 
  private:
-  // Returns whether the next one does the same work.
-  bool run() {
+  qtrain::StepGraph::Report run() {
     const Tensor logits = model_->forward(qtrain::cast(images_, dtype_));
     loss_ = qtrain::softmax_cross_entropy(qtrain::cast(logits, DType::f32), labels_);
     const Tensor added = qtrain::quant::take_quantization_loss(*model_);
@@ -150,7 +149,7 @@ class TrainingStep {
     const bool repeats = optimizer_.apply();
     qtrain::quant::after_update(*model_);
     optimizer_.zero_grad();
-    return repeats;
+    return {.repeats = repeats};
   }
 
   std::shared_ptr<qtrain::Module> model_;

@@ -13,16 +13,21 @@ TrainingStep::TrainingStep(Session& session, StepMeter& meter, Backend& backend)
     : session_(session),
       meter_(meter),
       graph_(backend, session.options.graph),
-      traces_(*session.network),
+      traces_(*session.network, *session.optimizer),
       input_(session.device),
       parameters_(session.network->parameters()) {}
 
-// What forward() does depends on the batch's size and on everything that notes its changes.
-StepGraph::Key TrainingStep::key() const {
-  const auto dims = input_.shape().dims();
-  StepGraph::Key key(dims.begin(), dims.end());
-  key.push_back(static_cast<std::int64_t>(latest_change(*session_.network)));
-  return key;
+// What forward() does depends on the batch's size, on the modules' settings, and on what notes its changes.
+StepGraph::Ran TrainingStep::run_graph(const std::function<void()>& look) {
+  StepGraph::Key key;
+  if (graph_.is_on()) {
+    const std::uint64_t change = latest_change(*session_.network);
+    if (change != change_) graph_.forget();
+    change_ = change;
+    key = settings(*session_.network);
+    key.insert(key.end(), input_.shape().dims().begin(), input_.shape().dims().end());
+  }
+  return graph_.run(key, [&] { return device_part(look); });
 }
 
 void TrainingStep::run(const data::Batch& batch, std::int64_t step, const std::function<void()>& look) {
@@ -31,22 +36,23 @@ void TrainingStep::run(const data::Batch& batch, std::int64_t step, const std::f
   optimizer.set_learning_rate(session_.options.lr * session_.schedule(step));
   optimizer.prepare_step();
   meter_.add(step + 1, batch.count);
-  const auto ran = graph_.run(graph_.is_on() ? key() : StepGraph::Key(), [&] { return device_part(look); });
-  if (ran == StepGraph::Ran::replayed) traces_.replay();
+  const StepGraph::Ran ran = run_graph(look);
+  if (ran == StepGraph::Ran::replayed) traces_.replay(graph_.traces());
   if (ran != StepGraph::Ran::by_host) look();
 }
 
-bool TrainingStep::device_part(const std::function<void()>& look) {
+StepGraph::Report TrainingStep::device_part(const std::function<void()>& look) {
   Module& network = *session_.network;
   Optimizer& optimizer = *session_.optimizer;
   if (graph_.is_on()) traces_.start();
   forward_and_backward();
-  const bool same_counters = graph_.is_on() && traces_.finish();
   if (!graph_.is_recording()) look();
   const bool as_prepared = optimizer.apply();
+  StepGraph::Report report;
+  if (graph_.is_on()) report = {.repeats = as_prepared && is_steady(network), .traces = traces_.finish()};
   quant::after_update(network);
   optimizer.zero_grad();
-  return same_counters && as_prepared && is_steady(network);
+  return report;
 }
 
 void TrainingStep::forward_and_backward() {

@@ -24,14 +24,15 @@ class TrainingStep {
   DeviceBatch input() const { return input_.normalized(session_.data.normalization); }
 
  private:
-  StepGraph::Key key() const;
-  bool device_part(const std::function<void()>& look);  // whether it can be repeated
+  StepGraph::Ran run_graph(const std::function<void()>& look);
+  StepGraph::Report device_part(const std::function<void()>& look);
   void forward_and_backward();
 
   Session& session_;
   StepMeter& meter_;
   StepGraph graph_;
   StepTraces traces_;
+  std::uint64_t change_ = 0;  // the network's latest
   InputBuffer input_;
   std::vector<Tensor> parameters_;  // all, for clipping
 };

@@ -6,7 +6,7 @@
 
 namespace qtrain {
 
-Dropout::Dropout(float probability) : probability_(probability), step_(add_counter("step")), on_device_(-1) {
+Dropout::Dropout(float probability) : probability_(probability), step_(add_counter("step")) {
   if (!(probability >= 0 && probability <= 1))
     throw ValueError({.where = "Dropout",
                       .what = "not a probability",
@@ -25,14 +25,13 @@ Tensor Dropout::forward(const Tensor& x) {
 // The number of this step, for forward and backward, on x's device.
 Tensor Dropout::step_on(Device device) {
   if (device == step_.device()) return step_.clone();
-  const std::int64_t step = *step_.data<std::int64_t>();
   if (!device_step_.defined() || device_step_.device() != device)
     device_step_ = step_.to(device);
-  else if (on_device_ != step)
-    device_step_.copy_from(step_);  // in its place: a recorded step holds the address
+  else if (change_of_device_step_ != last_change())  // loaded, say
+    device_step_.copy_from(step_);
+  change_of_device_step_ = last_change();
   Tensor this_step = device_step_.clone();
   advance_step(device_step_);
-  on_device_ = step + 1;
   return this_step;
 }
 

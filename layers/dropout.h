@@ -24,8 +24,8 @@ class Dropout final : public Module {
   float probability_;
   DropoutStream stream_;
   const Tensor& step_;
-  Tensor device_step_;      // the same number on a GPU, where recorded steps count it on
-  std::int64_t on_device_;  // what the host knows of it
+  Tensor device_step_;  // the same number on a GPU, where steps count it on, recorded ones too
+  std::uint64_t change_of_device_step_ = 0;  // last_change() when it was put there
 };
 
 }  // namespace qtrain

@@ -167,8 +167,8 @@ void Module::to(Device device) {
       }
       m.tensor = target;
     }
+    module.note_change();
   });
-  note_change();
 }
 
 // -------------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ LoadReport Module::load_state_dict(const NamedTensors& state, bool strict) {
   if (!misfits.empty() || (strict && !(report.missing.empty() && report.unexpected.empty())))
     throw_state_mismatch(kind(), report, misfits, entries.size());
   for (const auto& [to, from] : copies) to.copy_from(*from);
-  note_change();  // counters may say what forward() does
+  visit([](const std::string&, Module& module) { module.note_change(); });  // counters may rule forward()
   report.loaded = copies.size();
   return report;
 }

@@ -122,6 +122,9 @@ class Module {
   // Of this module alone: when it last changed what forward() does, as the number of such a change among all
   // that this process has made; 0 for never.
   std::uint64_t last_change() const { return last_change_; }
+  // Adds what decides on forward()'s work and may go back to what it was: a bit-width. Of this module alone,
+  // and always as many numbers.
+  virtual void add_settings(std::vector<std::int64_t>& /*to*/) const {}
 
   virtual std::string kind() const = 0;                    // "Conv2d"
   virtual std::string describe() const { return kind(); }  // one line for summaries: kind and geometry
@@ -172,7 +175,8 @@ class Module {
   void replace_buffer(const Tensor& buffer, Tensor tensor);
   // An i64 scalar on the host, starting at 0. Files may lack it.
   const Tensor& add_counter(std::string name);
-  // To be called by whatever changes what forward() does but the values of tensors: a bit-width, a factor.
+  // To be called by whatever changes what forward() does, but for the values of tensors and add_settings(): a
+  // factor, another tensor in the place of a buffer, statistics that start anew.
   void note_change();
   template <class T = Module>
   Slot<T> add(std::string name, std::shared_ptr<std::type_identity_t<T>> child) {

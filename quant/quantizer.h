@@ -56,8 +56,11 @@ class Quantizer : public Module {
   }
 
   int bits() const { return bits_; }
-  // Takes effect at the next forward. ValueError for bits outside 1..32 or that the quantizer can't do.
+  // Takes effect at the next forward. ValueError for bits outside 1..32 or that the quantizer can't do. The
+  // width is a setting, so steps that were recorded with it are found again. Who does more here than read it,
+  // such as start statistics anew, calls note_change().
   virtual void set_bits(int bits);
+  void add_settings(std::vector<std::int64_t>& to) const override { to.push_back(bits_); }
 
   // The bias that goes with the weights of the last forward. Only quantizers that move a scale from the
   // weights to the bias (sat, in evaluation) change it.

@@ -38,7 +38,6 @@ Tensor Quantizer::forward_padded(const Tensor& x, const Border& padding) {
 void Quantizer::set_bits(int bits) {
   require_bits(kind(), bits);
   bits_ = bits;
-  note_change();
 }
 
 std::string kind_from(std::string_view op) {

@@ -35,7 +35,6 @@ void SwitchableBatchNorm2d::set_bits(int bits) {
                       .hint = ""});
   list_.entry_of(bits);
   bits_ = bits;
-  note_change();
 }
 
 Tensor SwitchableBatchNorm2d::forward(const Tensor& x, bool relu, const Tensor& residual) {

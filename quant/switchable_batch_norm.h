@@ -19,6 +19,7 @@ class SwitchableBatchNorm2d final : public Normalization {
   int bits() const { return bits_; }
   // Takes effect at the next forward. ValueError for a width that the list refuses.
   void set_bits(int bits);
+  void add_settings(std::vector<std::int64_t>& to) const override { to.push_back(bits_); }
   const BitsList& list() const { return list_; }
 
   using Normalization::forward;

@@ -52,20 +52,15 @@ CachingAllocator::Blocks::iterator CachingAllocator::grow(std::size_t bytes) {
   segments_.emplace(start, size);
   statistics_.reserved += size;
   ++statistics_.system_allocations;
-  return blocks_.emplace(start, Block{size, true, true, common}).first;
+  return blocks_.emplace(start, Block{size, true, true}).first;
 }
 
 CachingAllocator::Blocks::iterator CachingAllocator::take(std::size_t size) {
-  // A pool serves itself first, so that it stays small.
-  for (const Pool pool : {open_, common}) {
-    FreeSet& set = free_sets_[pool];
-    const auto fit = set.lower_bound({size, nullptr});
-    if (fit == set.end()) continue;
-    const auto block = blocks_.find(fit->second);
-    set.erase(fit);
-    return block;
-  }
-  return grow(size);
+  const auto fit = free_.lower_bound({size, nullptr});
+  if (fit == free_.end()) return grow(size);
+  const auto block = blocks_.find(fit->second);
+  free_.erase(fit);
+  return block;
 }
 
 void* CachingAllocator::allocate(std::size_t bytes) {
@@ -76,24 +71,20 @@ void* CachingAllocator::allocate(std::size_t bytes) {
   if (rest >= smallest_rest) {
     block->second.bytes = size;
     std::byte* const rest_start = block->first + size;
-    const auto right =
-        blocks_.emplace_hint(std::next(block), rest_start, Block{rest, true, false, block->second.pool});
-    free_set(right->second).emplace(rest, rest_start);
+    blocks_.emplace_hint(std::next(block), rest_start, Block{rest, true, false});
+    free_.emplace(rest, rest_start);
   }
   block->second.free = false;
-  if (open_ != common) block->second.pool = open_;
   statistics_.in_use += block->second.bytes;
   statistics_.peak_in_use = std::max(statistics_.peak_in_use, statistics_.in_use);
   return block->first;
 }
 
-// Makes one of two free neighbours of the same pool; `left` isn't in its free set, `right` is.
+// Makes one of two free neighbours; `left` isn't in the free set, `right` is.
 bool CachingAllocator::merge_right(Blocks::iterator left) {
   const auto right = std::next(left);
-  if (right == blocks_.end() || !right->second.free || right->second.first_of_segment ||
-      right->second.pool != left->second.pool)
-    return false;
-  free_set(right->second).erase({right->second.bytes, right->first});
+  if (right == blocks_.end() || !right->second.free || right->second.first_of_segment) return false;
+  free_.erase({right->second.bytes, right->first});
   left->second.bytes += right->second.bytes;
   blocks_.erase(right);
   return true;
@@ -107,46 +98,14 @@ void CachingAllocator::release(void* address, std::size_t /*bytes*/) noexcept {
   merge_right(block);
   if (!block->second.first_of_segment) {
     const auto left = std::prev(block);
-    if (left->second.free && left->second.pool == block->second.pool) {
-      FreeSet& set = free_set(left->second);
-      set.erase({left->second.bytes, left->first});
+    if (left->second.free) {
+      free_.erase({left->second.bytes, left->first});
       left->second.bytes += block->second.bytes;
       blocks_.erase(block);
       block = left;
     }
   }
-  free_set(block->second).emplace(block->second.bytes, block->first);
-}
-
-CachingAllocator::Pool CachingAllocator::open_pool() {
-  const std::scoped_lock lock(mutex_);
-  open_ = ++last_pool_;
-  free_sets_.try_emplace(open_);
-  return open_;
-}
-
-void CachingAllocator::close_pool() {
-  const std::scoped_lock lock(mutex_);
-  open_ = common;
-}
-
-void CachingAllocator::dissolve_pool(Pool pool) {
-  const std::scoped_lock lock(mutex_);
-  if (open_ == pool) open_ = common;
-  FreeSet& set = free_sets_[common];
-  for (auto& [start, block] : blocks_) {
-    if (block.pool != pool) continue;
-    block.pool = common;
-    if (block.free) set.emplace(block.bytes, start);
-  }
-  free_sets_.erase(pool);
-  for (auto block = blocks_.begin(); block != blocks_.end(); ++block) {
-    if (!block->second.free || block->second.pool != common) continue;
-    set.erase({block->second.bytes, block->first});
-    while (merge_right(block)) {
-    }
-    set.emplace(block->second.bytes, block->first);
-  }
+  free_.emplace(block->second.bytes, block->first);
 }
 
 MemoryStatistics CachingAllocator::statistics() const {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -54,39 +53,24 @@ class CachingAllocator final : public Allocator {
   MemoryStatistics statistics() const override;
   void reset_peak() override;
 
-  // A pool is memory for work that is recorded once and runs again later: all that is allocated between
-  // open_pool() and close_pool(). What is released of it can be had again while the pool is open, by the same
-  // recording, and by nobody after that, because the work will write there, until dissolve_pool(). One pool
-  // is open at a time.
-  using Pool = std::uint32_t;
-  Pool open_pool();
-  void close_pool();
-  void dissolve_pool(Pool pool);
-
  private:
-  static constexpr Pool common = 0;  // memory of no pool
-
   struct Block {
     std::size_t bytes;
     bool free;
     bool first_of_segment;  // its left neighbour in memory belongs to another segment
-    Pool pool;
   };
   using Blocks = std::map<std::byte*, Block>;
   using FreeSet = std::set<std::pair<std::size_t, std::byte*>>;  // by size, then address
 
   Blocks::iterator grow(std::size_t bytes);
-  Blocks::iterator take(std::size_t size);  // a free block of at least this size, out of its free set
-  bool merge_right(Blocks::iterator left);  // both out of their free sets afterwards
-  FreeSet& free_set(const Block& block) { return free_sets_[block.pool]; }
+  Blocks::iterator take(std::size_t size);  // a free block of at least this size, out of the free set
+  bool merge_right(Blocks::iterator left);  // both out of the free set afterwards
 
   SegmentSource source_;
   std::size_t unit_;
   mutable std::mutex mutex_;
   Blocks blocks_;  // by address
-  std::map<Pool, FreeSet> free_sets_{{common, {}}};
-  Pool open_ = common;
-  Pool last_pool_ = common;
+  FreeSet free_;
   std::map<std::byte*, std::size_t> segments_;
   MemoryStatistics statistics_;
 };

@@ -1,8 +1,8 @@
 // A rule of update_rules.h for all parameters of an optimizer in one pass over memory.
 //
 // The rule's numbers (the learning rate, Adam's bias corrections, ...) lie in memory of the parameters'
-// device, one rule for each group of parameters that share them. So what changes from step to step is data of
-// the pass and not a part of it, and a device graph can run the same pass again with other numbers.
+// device, one rule for each parameter. So what changes from step to step is data of the pass and not a part
+// of it, and a device graph can run the same pass again with other numbers.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ struct UpdateTensors {
   const Tensor& parameter;
   const Tensor& gradient;
   std::span<const Tensor> state;  // zeros before the first step
-  std::int64_t group;             // index of its rule
+  std::int64_t rule;              // index of its rule
 };
 
 // fused_rule() of rule_pass.h makes one of a scalar rule.

@@ -57,7 +57,7 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, double learning_rate)
                            .got = "'" + p.name + "' on " + p.tensor.device().str(),
                            .expected = entries_.front().parameter.device().str(),
                            .hint = "one optimizer a device"});
-      entries_.push_back({.name = p.name, .parameter = p.tensor, .group = g, .step = 0, .state = {}});
+      entries_.push_back({.name = p.name, .parameter = p.tensor, .group = g, .state = {}});
     }
   }
   if (entries_.empty()) refuse("nothing to optimize", "no parameters", "at least one");
@@ -74,78 +74,62 @@ void Optimizer::step() {
 }
 
 void Optimizer::prepare_step() {
-  for (const std::size_t i : plan_.entries) ++entries_[i].step;
   write_rules();
-  plan_.prepared = true;
-}
-
-void Optimizer::make_plan(std::vector<std::size_t> entries) {
-  const std::size_t states = state_names().size();
-  plan_ = {.entries = std::move(entries)};
-  for (const std::size_t i : plan_.entries) {
-    Entry& e = entries_[i];
-    while (e.state.size() < states) e.state.push_back(Tensor::zeros_like(e.parameter));
-    ++e.step;
-    const auto same = std::ranges::find_if(plan_.first_of_rule, [&](std::size_t first) {
-      return entries_[first].group == e.group && entries_[first].step == e.step;
-    });
-    plan_.rule_of.push_back(same - plan_.first_of_rule.begin());
-    if (same == plan_.first_of_rule.end()) plan_.first_of_rule.push_back(i);
-  }
-  write_rules();
+  prepared_rate_ = learning_rate_;
 }
 
 void Optimizer::write_rules() {
-  plan_.learning_rate = learning_rate_;
-  if (plan_.entries.empty()) return;
   if (rule_ == nullptr) rule_ = make_rule();
-  std::vector<std::byte> rules(plan_.first_of_rule.size() * rule_->bytes());
-  for (std::size_t r = 0; r < plan_.first_of_rule.size(); ++r) {
-    const Entry& e = entries_[plan_.first_of_rule[r]];
+  std::vector<std::byte> rules(entries_.size() * rule_->bytes());
+  std::byte* place = rules.data();
+  for (const Entry& e : entries_) {
     const ParameterGroup& group = groups_[e.group];
     rule_->write({.learning_rate = learning_rate_ * group.learning_rate_factor,
                   .weight_decay = group.weight_decay,
-                  .step = e.step},
-                 rules.data() + r * rule_->bytes());
+                  .step = e.steps() + 1},
+                 place);
+    place += rule_->bytes();
   }
   const Device device = entries_.front().parameter.device();
-  if (!plan_.rules.defined())
-    plan_.rules = Tensor::empty({static_cast<std::int64_t>(rules.size())}, DType::u8, device);
+  if (!rules_.defined()) rules_ = Tensor::empty({static_cast<std::int64_t>(rules.size())}, DType::u8, device);
   Backend& b = backend(device);
-  b.copy(b.stream(), plan_.rules.raw(), rules.data(), rules.size(), CopyKind::host_to_device);
+  b.copy(b.stream(), rules_.raw(), rules.data(), rules.size(), CopyKind::host_to_device);
 }
 
 bool Optimizer::apply() {
   const NoGradGuard no_grad;
-  std::vector<std::size_t> entries;
-  std::vector<Tensor> gradients;
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    Tensor gradient = entries_[i].parameter.grad();
-    if (!gradient.defined()) continue;
-    entries.push_back(i);
-    gradients.push_back(std::move(gradient));
-  }
-  const bool as_prepared =
-      plan_.prepared && entries == plan_.entries && plan_.learning_rate == learning_rate_;
-  if (!as_prepared) {
-    if (plan_.prepared)
-      for (const std::size_t i : plan_.entries) --entries_[i].step;
-    make_plan(std::move(entries));
-  }
-  plan_.prepared = false;
-  if (plan_.entries.empty()) return as_prepared;
+  bool repeats = prepared_rate_ == learning_rate_;
+  if (!repeats) write_rules();
+  prepared_rate_.reset();
+  const std::size_t states = state_names().size();
+  std::vector<Tensor> gradients;  // as long as the update refers to them
+  gradients.reserve(entries_.size());
   std::vector<UpdateTensors> all;
-  for (std::size_t k = 0; k < plan_.entries.size(); ++k) {
-    const Entry& e = entries_[plan_.entries[k]];
-    all.push_back(
-        {.parameter = e.parameter, .gradient = gradients[k], .state = e.state, .group = plan_.rule_of[k]});
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    Entry& e = entries_[i];
+    Tensor gradient = e.parameter.grad();
+    if (!gradient.defined()) continue;
+    for (; e.state.size() < states; repeats = false) e.state.push_back(Tensor::zeros_like(e.parameter));
+    ++e.steps();
+    gradients.push_back(std::move(gradient));
+    all.push_back({.parameter = e.parameter,
+                   .gradient = gradients.back(),
+                   .state = e.state,
+                   .rule = static_cast<std::int64_t>(i)});
   }
-  rule_->run(backend(entries_.front().parameter.device()).stream(), all, plan_.rules.raw());
-  for (const std::size_t i : plan_.entries) {
-    entries_[i].parameter.bump_version();
-    for (const Tensor& s : entries_[i].state) s.bump_version();
+  if (all.empty()) return repeats;
+  rule_->run(backend(entries_.front().parameter.device()).stream(), all, rules_.raw());
+  for (const UpdateTensors& updated : all) {
+    updated.parameter.bump_version();
+    for (const Tensor& s : updated.state) s.bump_version();
   }
-  return as_prepared;
+  return repeats;
+}
+
+std::vector<Tensor> Optimizer::counters() const {
+  std::vector<Tensor> all;
+  for (const Entry& e : entries_) all.push_back(e.counter);
+  return all;
 }
 
 void Optimizer::zero_grad() {
@@ -156,10 +140,10 @@ NamedTensors Optimizer::state() const {
   const std::vector<std::string_view> names = state_names();
   NamedTensors result;
   for (const Entry& e : entries_) {
-    if (e.step == 0) continue;
+    if (e.steps() == 0) continue;
     for (std::size_t s = 0; s < names.size(); ++s)
       result.push_back({fmt::format("{}.{}", names[s], e.name), e.state[s]});
-    result.push_back({"step." + e.name, Tensor::from_values<std::int64_t>({}, std::span(&e.step, 1))});
+    result.push_back({"step." + e.name, e.counter});
   }
   return result;
 }
@@ -183,14 +167,14 @@ void Optimizer::load_state(const NamedTensors& state) {
     return t;
   };
   for (Entry& e : loaded) {
-    e.step = 0;
+    e.counter = Tensor::zeros({}, DType::i64);  // not those of entries_, which may stay
     e.state.clear();
     const bool any = given.contains("step." + e.name) || std::ranges::any_of(names, [&](std::string_view n) {
                        return given.contains(fmt::format("{}.{}", n, e.name));
                      });
     if (!any) continue;
-    e.step = take("step." + e.name, {}, DType::i64).values<std::int64_t>().front();
-    if (e.step < 1) refuse("a saved step count is impossible", std::to_string(e.step), "1 or more");
+    e.steps() = take("step." + e.name, {}, DType::i64).values<std::int64_t>().front();
+    if (e.steps() < 1) refuse("a saved step count is impossible", std::to_string(e.steps()), "1 or more");
     for (const std::string_view n : names) {
       Tensor copy = Tensor::empty_like(e.parameter);
       copy.copy_from(take(fmt::format("{}.{}", n, e.name), e.parameter.shape(), DType::f32));
@@ -209,7 +193,7 @@ void Optimizer::load_state(const NamedTensors& state) {
            fmt::format("the state of {}", name()), "was it saved with another optimizer or model?");
   }
   entries_ = std::move(loaded);
-  plan_ = {};
+  prepared_rate_.reset();
 }
 
 }  // namespace qtrain

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "engine/core/named_tensor.h"
@@ -34,11 +35,14 @@ class Optimizer {
   // prepare_step() is followed by one apply(), or by one run of a recorded one.
   //
   // Before the step, never recorded: puts the numbers of this step, such as the learning rate, where the
-  // update reads them. It counts on the parameters that were updated last.
+  // update reads them.
   void prepare_step();
-  // After backward(): the update itself. Returns whether the parameters were those that prepare_step() had
-  // counted on; if not, the update is no less right, but must not be run again.
+  // After backward(): the update itself. Returns whether it was prepared for this learning rate and made no
+  // state; if not, the update is no less right, but must not be run again.
   bool apply();
+  // How many steps each parameter has made: i64 scalars on the host, which apply() counts on, in the order of
+  // the groups. Who runs a recorded update again counts on those of its parameters.
+  std::vector<Tensor> counters() const;
 
   void zero_grad();  // drops the gradients; touches no memory
 
@@ -64,29 +68,22 @@ class Optimizer {
     std::string name;
     Tensor parameter;
     std::size_t group;
-    std::int64_t step = 0;
+    Tensor counter = Tensor::zeros({}, DType::i64);
     std::vector<Tensor> state;  // empty before the first step
+
+    std::int64_t& steps() const { return *counter.data<std::int64_t>(); }
   };
 
-  // The parameters that an update takes, as indices of entries_, and which of them share a rule: those of one
-  // group that have made as many steps. While the same ones take part, they go on together.
-  struct Plan {
-    std::vector<std::size_t> entries;
-    std::vector<std::int64_t> rule_of;       // of each of them
-    std::vector<std::size_t> first_of_rule;  // the first entry of each rule
-    Tensor rules;                            // u8, on the parameters' device
-    double learning_rate = 0;                // that they were written for
-    bool prepared = false;                   // steps are counted and the rules written, but not applied
-  };
-
-  void make_plan(std::vector<std::size_t> entries);
   void write_rules();
 
   std::vector<ParameterGroup> groups_;
   std::vector<Entry> entries_;
   double learning_rate_;
   std::unique_ptr<FusedRule> rule_;
-  Plan plan_;
+  // A rule for the next step of every parameter, whether it takes part or not: parameters rest while the
+  // network doesn't use them, and then have made other numbers of steps. u8, on the parameters' device.
+  Tensor rules_;
+  std::optional<double> prepared_rate_;  // that they were written for, until they are applied
 };
 
 // Throws ValueError unless low <= value < high; NaN is refused. For options of optimizers.

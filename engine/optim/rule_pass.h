@@ -11,7 +11,7 @@
 
 namespace qtrain {
 
-// Runs the rule of an element's group.
+// Runs the rule of an element's parameter, which is a group of its own.
 template <class Rule>
 struct StoredRule {
   const Rule* rules;
@@ -43,7 +43,7 @@ class RulePass<Rule, std::index_sequence<state...>> final : public FusedRule {
       sets.push_back({.arrays = {t.parameter.data<float>(), t.state[state].template data<float>()...,
                                  t.gradient.data<float>()},
                       .count = t.parameter.numel(),
-                      .group = t.group});
+                      .group = t.rule});
     multi_update(stream, sets, StoredRule<Rule>{static_cast<const Rule*>(rules)});
   }
 
@@ -56,7 +56,7 @@ class RulePass<Rule, std::index_sequence<state...>> final : public FusedRule {
   Make make_;
 };
 
-// `make` is called for every group of parameters in every step.
+// `make` is called for every parameter in every step.
 template <class Rule, std::size_t states>
 std::unique_ptr<FusedRule> fused_rule(std::function<Rule(const UpdateSettings&)> make) {
   return std::make_unique<RulePass<Rule, std::make_index_sequence<states>>>(std::move(make));

@@ -297,7 +297,7 @@ class Fatnn final : public GroupedQuantizer {
   // For passes of its own; gains and beta are 1.
   template <class Math>
   void bind(Math& math, const Tensor& x) {
-    if (!ones_.defined() || ones_.device() != x.device()) ones_ = Tensor::full({most_steps}, 1, x.device());
+    ones_ = Tensor::full({most_steps}, 1, x.device());
     for (std::size_t i = 0; i < math.parameters.size(); ++i)
       math.parameters[i] = alphas_[i]->template data<float>();
     math.constants = {ones_.data<float>(), ones_.data<float>()};
@@ -342,7 +342,7 @@ class Fatnn final : public GroupedQuantizer {
   bool averages_ = false;
   std::array<const Tensor*, most_steps> alphas_{};
   const Tensor* basis_ = nullptr;
-  Tensor ones_;
+  Tensor ones_;  // of the last forward; recorded steps write over what is made once and kept
 };
 
 OptionSpec clamp_grad_option() {

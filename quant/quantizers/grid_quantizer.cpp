@@ -109,6 +109,7 @@ void GridQuantizer::set_bits(int bits) {
   for (const Number& number : numbers_)
     number.tensor->copy_from(first_value(number.quantity, number.bounds).to(number.tensor->device()));
   *initialized_.data<std::int64_t>() = 0;
+  note_change();  // the next training forward measures
 }
 
 void GridQuantizer::follow_weight(const Tensor& weight) {

@@ -283,6 +283,7 @@ class LqNets final : public GroupedQuantizer {
       if (width() == basis_width()) return;
       const Tensor basis = initial_basis();
       replace_buffer(basis_, basis.defined() && basis_.defined() ? basis.to(basis_.device()) : basis);
+      note_change();
     } catch (const ValueError&) {
       GroupedQuantizer::set_bits(before);
       throw;

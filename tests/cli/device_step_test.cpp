@@ -2,10 +2,9 @@
 // by one or recorded and replayed, it computes the same.
 #include <gtest/gtest.h>
 
-#include "cli/optimizer_setup.h"
-#include "cli/training_step.h"
 #include "engine/core/host_read.h"
 #include "quant/wrap.h"
+#include "tests/cli/training_run.h"
 #include "tests/devices.h"
 #include "tests/engine/support.h"
 #include "zoo/registry.h"
@@ -15,8 +14,12 @@ namespace {
 
 using testing_support::device_test_name;
 using testing_support::identical;
+using testing_support::Images;
+using testing_support::make_switchable;
 using testing_support::on_devices;
 using testing_support::OnDevice;
+using testing_support::set_bits;
+using testing_support::TrainingRun;
 
 struct Recipe {
   std::string name;
@@ -24,6 +27,7 @@ struct Recipe {
   std::string optimizer = "sgd";
   double clip = 0;
   DType dtype = DType::f32;
+  std::vector<int> widths = {};  // of all quantizers, in turn, one a step
 };
 
 std::ostream& operator<<(std::ostream& out, const Recipe& r) {
@@ -38,81 +42,75 @@ const std::vector<Recipe> recipes = {
     {"mixed_uniform_adamw", "mixed-uniform", "adamw"},
     {"float_bf16", "none", "sgd", 0, DType::bf16},
     {"pact_bf16", "pact", "sgd", 1, DType::bf16},
+    {"adabits_switching", "adabits", "adam", 0, DType::f32, {8, 4}},
 };
 
-data::Batch make_batch(std::int64_t number) {
-  constexpr std::int64_t size = 16;
-  data::Batch batch;
-  batch.count = 8;
-  batch.height = batch.width = size;
-  RandomStream random(3, RandomPurpose::user, 0, static_cast<std::uint64_t>(number));
-  for (std::int64_t i = 0; i < batch.count; ++i) {
-    batch.labels.push_back(static_cast<std::int64_t>(random.below(4)));
-    for (std::int64_t k = 0; k < 3 * size * size; ++k)
-      batch.bytes.push_back(
-          static_cast<std::uint8_t>(random.below(80) + 50U * static_cast<unsigned>(batch.labels.back())));
-  }
-  return batch;
+constexpr Images images{.count = 8, .size = 16, .classes = 4};
+
+std::shared_ptr<Module> make_network(const Recipe& recipe) {
+  auto network = zoo::make_model("resnet20", {.num_classes = images.classes, .seed = 7});
+  if (recipe.quantizer != "none")
+    quant::quantize_network(*network,
+                            {.weight_quantizer = recipe.quantizer, .activation_quantizer = recipe.quantizer});
+  if (!recipe.widths.empty()) make_switchable(*network, recipe.widths);
+  return network;
 }
 
-// A ResNet-20 in training, as `qtrain train` does it. The results of its steps wait on the device.
-struct Training {
-  static constexpr std::size_t patience = 64;
+TrainOptions options_of(const Recipe& recipe, bool graph) {
+  TrainOptions options;
+  options.graph = graph;
+  options.optimizer = recipe.optimizer;
+  options.clip_grad = recipe.clip;
+  options.lr = 0.002;
+  return options;
+}
 
-  Session session;
-  StepMeter meter;
-  RunState state;
-  std::unique_ptr<TrainingStep> step;
-  std::int64_t steps = 0;
+// A ResNet-20 in training. The results of its steps wait on the device.
+struct Training {
+  TrainingRun training;
+  std::vector<int> widths;
   int looks = 0;
   bool replaying = false;  // in the last step
 
-  Training(const Recipe& recipe, Device device, bool graph) : meter(patience, device) {
-    session.options.graph = graph;
-    session.options.optimizer = recipe.optimizer;
-    session.options.clip_grad = recipe.clip;
-    session.options.lr = 0.002;
-    session.options.epochs = 10;
-    session.device = device;
-    session.data.normalization = {
-        .name = "own", .mean = {0.5F, 0.4F, 0.3F}, .deviation = {0.2F, 0.3F, 0.4F}, .dtype = recipe.dtype};
-    session.network = zoo::make_model("resnet20", {.num_classes = 4, .seed = 7});
-    if (recipe.quantizer != "none")
-      quant::quantize_network(
-          *session.network, {.weight_quantizer = recipe.quantizer, .activation_quantizer = recipe.quantizer});
-    session.network->to(device);
-    session.optimizer = make_optimizer(session.options, *session.network);
-    session.schedule = make_run_schedule(session.options, 10);
-    step = std::make_unique<TrainingStep>(session, meter, backend(device));
-  }
+  Training(const Recipe& recipe, Device device, bool graph)
+      : training(options_of(recipe, graph), make_network(recipe), backend(device), 64, recipe.dtype),
+        widths(recipe.widths) {}
 
   void train(int count) {
-    const Tensor weight = session.network->parameters().front();
-    for (int i = 0; i < count; ++i, ++steps) {
+    const Tensor weight = training.session.network->parameters().front();
+    for (int i = 0; i < count; ++i) {
+      if (!widths.empty())
+        set_bits(*training.session.network, widths[static_cast<std::size_t>(training.steps) % widths.size()]);
       const std::uint64_t before = weight.storage_version();
-      step->run(make_batch(steps), steps, [&] {
+      training.train(images, [&] {
         ++looks;
         // A step by the host shows its results before the update; a replayed one is whole by then.
         replaying = weight.storage_version() != before;
-        EXPECT_FALSE(meter.due());
+        EXPECT_FALSE(training.meter.due());
       });
     }
   }
 
+  const StepResult& latest() {
+    training.meter.read(training.state);
+    return training.meter.latest();
+  }
+
   // Everything that the steps have left behind.
   std::vector<std::vector<float>> results() {
-    meter.read(state);
-    EXPECT_TRUE(meter.latest().is_finite());
+    const StepResult& last = latest();
+    EXPECT_TRUE(last.is_finite());
     std::vector<std::vector<float>> all = {
-        {meter.latest().loss, meter.latest().gradient_norm, static_cast<float>(state.loss_sum)}};
-    for (const NamedTensors& tensors : {session.network->state_dict(), session.optimizer->state()})
+        {last.loss, last.gradient_norm, static_cast<float>(training.state.loss_sum)}};
+    for (const NamedTensors& tensors :
+         {training.session.network->state_dict(), training.session.optimizer->state()})
       for (const NamedTensor& t : tensors)
         if (t.tensor.dtype() == DType::f32) all.push_back(t.tensor.values());
     return all;
   }
 };
 
-// Quantizers measure, memory is taken, plans are chosen, a step is recorded.
+// Quantizers measure, memory is taken, plans are chosen, a step is recorded; of two widths in turn, too.
 constexpr int warm_up = StepGraph::warm_up + 6;
 
 class DeviceStep : public OnDevice<Recipe> {
@@ -129,7 +127,7 @@ TEST_P(DeviceStep, TheHostWaitsForNothing) {
     run.train(6);
     EXPECT_EQ(host_read_count(), reads) << (graph ? "recorded" : "step by step");
     EXPECT_EQ(device_synchronization_count(), waits) << (graph ? "recorded" : "step by step");
-    EXPECT_EQ(run.looks, run.steps);
+    EXPECT_EQ(run.looks, run.training.steps);
     EXPECT_EQ(run.replaying, graph && backend(device_).has_graphs());
   }
 }
@@ -154,8 +152,7 @@ TEST_P(DeviceStep, TheFirstLossIsTheCpus) {
   const auto first_loss = [&](Device device) {
     Training run(case_, device, false);
     run.train(1);
-    run.meter.read(run.state);
-    return static_cast<double>(run.meter.latest().loss);
+    return static_cast<double>(run.latest().loss);
   };
   const double expected = first_loss(Device{});
   EXPECT_GT(expected, 0.5);

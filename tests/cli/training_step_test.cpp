@@ -1,6 +1,7 @@
-// Training steps whose device part is recorded and replayed. The device is the CPU: while recording, the work
-// is done, so the first launch has nothing left to do; every later one does what the recorded kernels would
-// do, from the tensors that the host filled, and nothing of what modules and optimizer keep on the host.
+// TrainingRun steps whose device part is recorded and replayed. The device is the CPU: while recording, the
+// work is done, so the first launch has nothing left to do; every later one does what the recorded kernels
+// would do, from the tensors that the host filled, and nothing of what modules and optimizer keep on the
+// host.
 #include "cli/training_step.h"
 
 #include <fmt/format.h>
@@ -8,7 +9,6 @@
 
 #include <cstring>
 
-#include "cli/optimizer_setup.h"
 #include "engine/autograd/tape.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/ops/arithmetic.h"
@@ -23,13 +23,20 @@
 #include "layers/pooling.h"
 #include "layers/sequential.h"
 #include "quant/wrap.h"
+#include "tests/cli/training_run.h"
 
 namespace qtrain::cli {
 namespace {
 
+using testing_support::Images;
+using testing_support::make_switchable;
+using testing_support::set_bits;
+using testing_support::TrainingRun;
+
 class ReplayingBackend final : public CpuBackend {
  public:
   std::function<void()> device_work;
+  std::function<std::vector<std::int64_t>()> settings;  // that decide on the work
   int recorded = 0;
   int replayed = 0;
 
@@ -41,13 +48,15 @@ class ReplayingBackend final : public CpuBackend {
 
  private:
   struct Graph final : DeviceGraph {
-    explicit Graph(ReplayingBackend& b) : backend(b) {}
+    explicit Graph(ReplayingBackend& b) : backend(b), settings(b.settings()) {}
     void launch(const Stream&) override {
       if (launches++ == 0) return;
       ++backend.replayed;
+      EXPECT_EQ(settings, backend.settings()) << "what was recorded is other work";
       backend.device_work();
     }
     ReplayingBackend& backend;
+    std::vector<std::int64_t> settings;
     int launches = 0;
   };
   struct Recording final : GraphRecording {
@@ -75,82 +84,76 @@ std::shared_ptr<Sequential> make_network(const quant::WrapOptions& wrap) {
   return net;
 }
 
-data::Batch make_batch(int number, int count) {
-  data::Batch batch;
-  batch.count = count;
-  batch.height = batch.width = 8;
-  RandomStream random(3, RandomPurpose::user, 0, static_cast<std::uint64_t>(number));
-  for (int i = 0; i < count; ++i) {
-    batch.labels.push_back(static_cast<std::int64_t>(random.below(3)));
-    for (int k = 0; k < 3 * 64; ++k)
-      batch.bytes.push_back(
-          static_cast<std::uint8_t>(random.below(80) + 60U * static_cast<unsigned>(batch.labels.back())));
-  }
-  return batch;
-}
+constexpr Images images{.count = 5, .size = 8, .classes = 3};
 
 // A run on such a network, and what it leaves behind.
 struct Training {
-  static constexpr std::size_t patience = 4;
-
-  Session session;
   ReplayingBackend device;
-  StepMeter meter{patience, {}};
-  RunState state;
+  TrainingRun training;
   std::vector<std::string> results;
-  std::unique_ptr<TrainingStep> step;
-  std::int64_t steps = 0;
 
-  Training(const quant::WrapOptions& wrap, bool graph, const std::string& optimizer = "sgd",
-           double clip = 0) {
-    session.options.graph = graph;
-    session.options.optimizer = optimizer;
-    session.options.clip_grad = clip;
-    session.options.epochs = 10;
-    session.data.normalization = {.name = "own", .mean = {0.5F, 0.4F, 0.3F}, .deviation = {0.2F, 0.3F, 0.4F}};
-    session.network = make_network(wrap);
-    session.optimizer = make_optimizer(session.options, *session.network);
-    session.schedule = make_run_schedule(session.options, 10);
-    step = std::make_unique<TrainingStep>(session, meter, device);
+  Training(const std::shared_ptr<Module>& network, bool graph, const std::string& optimizer = "sgd",
+           double clip = 0)
+      : training(options(graph, optimizer, clip), network, device, 4) {
     device.device_work = [this] { device_work(); };
+    device.settings = [this] { return settings(this->network()); };
   }
+  Training(const quant::WrapOptions& wrap, bool graph, const std::string& optimizer = "sgd", double clip = 0)
+      : Training(make_network(wrap), graph, optimizer, clip) {}
 
-  void train(int count, int batch_size = 5) {
-    for (int i = 0; i < count; ++i) {
-      step->run(make_batch(static_cast<int>(steps), batch_size), steps, [this] {
+  Module& network() { return *training.session.network; }
+  Optimizer& optimizer() { return *training.session.optimizer; }
+
+  void train(int count, int batch_size = images.count) {
+    StepMeter& meter = training.meter;
+    RunState& state = training.state;
+    for (int i = 0; i < count; ++i)
+      training.train({batch_size, images.size, images.classes}, [&] {
         if (!meter.due()) return;
-        const std::int64_t images = state.images;
+        const std::int64_t before = state.images;
         meter.read(state);
-        if (state.images != images)
+        if (state.images != before)
           results.push_back(fmt::format("{} {} {} {}", meter.latest().step, meter.latest().loss,
                                         meter.latest().gradient_norm, state.correct));
       });
-      ++steps;
-    }
+  }
+
+ private:
+  static TrainOptions options(bool graph, const std::string& optimizer, double clip) {
+    TrainOptions o;
+    o.graph = graph;
+    o.optimizer = optimizer;
+    o.clip_grad = clip;
+    return o;
+  }
+
+  std::vector<Tensor> counters() {
+    std::vector<Tensor> all = network().counters();
+    for (const Tensor& steps : optimizer().counters()) all.push_back(steps);
+    return all;
   }
 
   void device_work() {
-    Module& network = *session.network;
     std::vector<std::int64_t> counts;
-    for (const Tensor& c : network.counters()) counts.push_back(*c.data<std::int64_t>());
+    for (const Tensor& c : counters()) counts.push_back(*c.data<std::int64_t>());
     {
-      const DeviceBatch input = step->input();
-      const Tensor logits = network(input.images);
+      const DeviceBatch input = training.step->input();
+      const Tensor logits = network()(input.images);
       Tensor loss = softmax_cross_entropy(logits, input.labels);
-      const Tensor more = quant::take_quantization_loss(network);
+      const Tensor more = quant::take_quantization_loss(network());
       if (more.defined()) loss = add(loss, more);
       const Tensor correct = count_top_k(logits, input.labels, 1);
       Tape::backward(loss);
-      quant::before_update(network);
-      const std::vector<Tensor> all = network.parameters();
-      const auto limit = static_cast<float>(session.options.clip_grad);
-      meter.record(loss, limit > 0 ? clip_gradient_norm(all, limit) : gradient_norm(all), correct);
+      quant::before_update(network());
+      const std::vector<Tensor> all = network().parameters();
+      const auto limit = static_cast<float>(training.session.options.clip_grad);
+      training.meter.record(loss, limit > 0 ? clip_gradient_norm(all, limit) : gradient_norm(all), correct);
     }
-    EXPECT_TRUE(session.optimizer->apply()) << "a recorded update has no other rules than the prepared ones";
-    quant::after_update(network);
-    session.optimizer->zero_grad();
-    const std::vector<Tensor> counters = network.counters();
-    for (std::size_t i = 0; i < counts.size(); ++i) *counters[i].data<std::int64_t>() = counts[i];
+    EXPECT_TRUE(optimizer().apply()) << "a recorded update takes the numbers that are prepared";
+    quant::after_update(network());
+    optimizer().zero_grad();
+    const std::vector<Tensor> now = counters();
+    for (std::size_t i = 0; i < counts.size(); ++i) *now[i].data<std::int64_t>() = counts[i];
   }
 };
 
@@ -174,8 +177,8 @@ void expect_same(const NamedTensors& a, const NamedTensors& b) {
 void expect_same(Training& a, Training& b) {
   EXPECT_FALSE(a.results.empty());
   EXPECT_EQ(a.results, b.results);
-  expect_same(a.session.network->state_dict(), b.session.network->state_dict());
-  expect_same(a.session.optimizer->state(), b.session.optimizer->state());
+  expect_same(a.network().state_dict(), b.network().state_dict());
+  expect_same(a.optimizer().state(), b.optimizer().state());
 }
 
 quant::WrapOptions quantizer(const std::string& name,
@@ -218,13 +221,13 @@ TEST(TrainingStep, ASmallerBatchAndAnEvaluationComeInBetween) {
     for (int epoch = 0; epoch < 3; ++epoch) {
       run->train(6);
       run->train(1, 3);
-      run->session.network->evaluate();
-      (*run->session.network)(Tensor::full({2, 3, 8, 8}, 0.5F));
-      run->session.network->train();
+      run->network().evaluate();
+      run->network()(Tensor::full({2, 3, 8, 8}, 0.5F));
+      run->network().train();
     }
   }
-  EXPECT_EQ(replayed.device.recorded, 1);
-  EXPECT_EQ(replayed.device.replayed, 14);
+  EXPECT_EQ(replayed.device.recorded, 2) << "anew when the first smaller batch had been there";
+  EXPECT_EQ(replayed.device.replayed, 13);
   expect_same(replayed, by_host);
 }
 
@@ -234,7 +237,7 @@ TEST(TrainingStep, WhatChangesTheForwardIsRecordedAnew) {
   Training by_host(wrap, false);
   for (Training* run : {&replayed, &by_host})
     for (std::int64_t epoch = 0; epoch < 5; ++epoch) {
-      quant::start_epoch(*run->session.network, {.epoch = epoch, .milestones = 0});
+      quant::start_epoch(run->network(), {.epoch = epoch, .milestones = 0});
       run->train(8);
     }
   EXPECT_EQ(replayed.device.recorded, 4) << "prox is 1, 2/3, 1/3, 0, 0";
@@ -250,17 +253,89 @@ TEST(TrainingStep, WhatIsNeverSteadyIsNeverRecorded) {
   expect_same(replayed, by_host);
 }
 
+// A width has its own clipping level and batch norms, as in the reference (adabits).
+std::shared_ptr<Module> make_switchable_network() {
+  const std::shared_ptr<Module> net = make_network(quantizer("adabits"));
+  make_switchable(*net, {8, 6, 5, 4});
+  return net;
+}
+
+TEST(TrainingStep, EveryBitWidthIsRecordedOnce) {
+  constexpr int rounds = 10;
+  for (const char* optimizer : {"sgd", "adam"}) {
+    SCOPED_TRACE(optimizer);
+    Training replayed(make_switchable_network(), true, optimizer);
+    Training by_host(make_switchable_network(), false, optimizer);
+    for (Training* run : {&replayed, &by_host})
+      for (int round = 0; round < rounds; ++round)
+        for (const int bits : {8, 6, 5, 4}) {
+          set_bits(run->network(), bits);
+          const int before = run->device.replayed;
+          run->train(1);
+          // The first step makes the optimizer's state; two more are the warm-up, one is recorded.
+          const bool replays = run == &replayed && round >= 4;
+          EXPECT_EQ(run->device.replayed, before + (replays ? 1 : 0)) << bits << " bits";
+        }
+    EXPECT_EQ(replayed.device.recorded, 4);
+    EXPECT_EQ(replayed.device.replayed, 4 * (rounds - 4));
+    expect_same(replayed, by_host);
+  }
+}
+
+TEST(TrainingStep, AWidthThatJoinsLateIsTrainedRight) {
+  const std::vector<int> widths = {8, 8, 8, 8, 8, 4, 8, 8, 4, 8, 4, 8, 4,
+                                   4, 8, 6, 8, 4, 6, 8, 4, 6, 6, 6, 8, 4};
+  Training replayed(make_switchable_network(), true, "adam");
+  Training by_host(make_switchable_network(), false, "adam");
+  for (Training* run : {&replayed, &by_host})
+    for (const int bits : widths) {
+      set_bits(run->network(), bits);
+      run->train(1);
+    }
+  EXPECT_GE(replayed.device.replayed, 8);
+  expect_same(replayed, by_host);
+}
+
+TEST(TrainingStep, AChangeEndsAllRecordings) {
+  Training replayed(make_switchable_network(), true);
+  Training by_host(make_switchable_network(), false);
+  for (Training* run : {&replayed, &by_host})
+    for (int part = 0; part < 3; ++part) {
+      for (int i = 0; i < 12; ++i) {
+        set_bits(run->network(), i % 2 == 0 ? 8 : 4);
+        run->train(1);
+      }
+      if (part == 0) run->network().replace_child("7", std::make_shared<Flatten>());
+      if (part == 1) run->network().load_state_dict(run->network().state_dict());
+    }
+  EXPECT_EQ(replayed.device.recorded, 6);
+  expect_same(replayed, by_host);
+}
+
+TEST(TrainingStep, AQuantizerThatStartsAnewIsNoOldSetting) {
+  Training replayed(quantizer("mixed-uniform"), true);
+  Training by_host(quantizer("mixed-uniform"), false);
+  for (Training* run : {&replayed, &by_host})
+    for (const int bits : {4, 3, 4}) {
+      set_bits(run->network(), bits);
+      run->train(8);
+    }
+  EXPECT_EQ(replayed.device.recorded, 3);
+  expect_same(replayed, by_host);
+}
+
 TEST(TrainingStep, TheHostLooksBeforeTheUpdateWhereItCan) {
   Training run(quantizer("sat"), true);
-  const Tensor weight = run.session.network->parameters().front();
+  TrainingRun& training = run.training;
+  const Tensor weight = run.network().parameters().front();
   std::vector<float> before = weight.values();
   for (std::int64_t s = 0; s < 6; ++s) {
     int looks = 0;
     bool updated = false;
-    run.step->run(make_batch(0, 5), s, [&] {
+    training.train(images, [&] {
       ++looks;
       updated = weight.values() != before;
-      if (run.meter.due()) run.meter.read(run.state);
+      if (training.meter.due()) training.meter.read(training.state);
     });
     EXPECT_EQ(looks, 1);
     EXPECT_EQ(updated, s >= 3) << "step " << s;

@@ -145,58 +145,6 @@ TEST(CachingAllocator, BlocksStartAtMultiplesOfTheUnit) {
   EXPECT_EQ(allocator.statistics().in_use, 0U);
 }
 
-TEST(CachingAllocatorPool, NobodyElseGetsItsMemory) {
-  CachingAllocator allocator(heap());
-  const CachingAllocator::Pool pool = allocator.open_pool();
-  void* first = allocator.allocate(mebi);
-  allocator.release(first, mebi);
-  EXPECT_EQ(allocator.allocate(mebi), first);  // the same recording does
-  void* kept = allocator.allocate(mebi);
-  allocator.release(first, mebi);
-  allocator.close_pool();
-  const auto in_pool = [&](void* block) {
-    auto* start = static_cast<std::byte*>(first);
-    return block >= start && block < start + 2 * mebi;
-  };
-  std::vector<void*> others;
-  for (int i = 0; i < 64; ++i) others.push_back(allocator.allocate(mebi));
-  for (void* other : others) EXPECT_FALSE(in_pool(other));
-  allocator.release(kept, mebi);  // also after it was closed
-  others.push_back(allocator.allocate(mebi));
-  EXPECT_FALSE(in_pool(others.back()));
-  allocator.dissolve_pool(pool);
-  for (void* other : others) allocator.release(other, mebi);
-  EXPECT_EQ(allocator.statistics().in_use, 0U);
-}
-
-TEST(CachingAllocatorPool, GivesBackEveryByte) {
-  CachingAllocator allocator(heap());
-  void* before = allocator.allocate(mebi);
-  const CachingAllocator::Pool pool = allocator.open_pool();
-  RandomStream random(3, RandomPurpose::user);
-  std::vector<void*> held;
-  for (int i = 0; i < 500; ++i) {
-    held.push_back(allocator.allocate(1 + random.below(20000)));
-    if (i % 3 != 0) continue;
-    const std::size_t victim = random.below(held.size());
-    allocator.release(held[victim], 0);
-    held.erase(held.begin() + static_cast<std::ptrdiff_t>(victim));
-  }
-  allocator.release(before, mebi);  // of no pool, though one is open
-  allocator.close_pool();
-  void* const survivor = held.back();
-  held.pop_back();
-  for (void* block : held) allocator.release(block, 0);
-  allocator.dissolve_pool(pool);
-  allocator.release(survivor, 0);
-  EXPECT_EQ(allocator.statistics().in_use, 0U);
-  const MemoryStatistics statistics = allocator.statistics();
-  ASSERT_EQ(statistics.system_allocations, 1U);
-  void* all = allocator.allocate(statistics.reserved);  // fits only if every piece was merged
-  EXPECT_EQ(allocator.statistics().system_allocations, 1U);
-  allocator.release(all, statistics.reserved);
-}
-
 TEST(CachingAllocator, ThreadsShareIt) {
   CachingAllocator allocator(heap());
   std::vector<std::thread> threads;

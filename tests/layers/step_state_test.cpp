@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/optim/sgd.h"
 #include "layers/activation.h"
 #include "layers/dropout.h"
 #include "layers/normalization.h"
@@ -43,6 +44,7 @@ TEST(StepState, ChangesShow) {
   before = latest_change(net);
   net.load_state_dict(net.state_dict());
   EXPECT_NE(latest_change(net), before);
+  EXPECT_GT(inner->last_change(), before) << "each module has been loaded";
   before = latest_change(net);
   net.replace_child("0", std::make_shared<ReLU>());  // with all of its changes
   EXPECT_NE(latest_change(net), before);
@@ -61,23 +63,43 @@ TEST(StepState, ReplaysMoveCountersAsTheLastStepDid) {
   } net(used, idle);
   const std::vector<Tensor> counters = net.counters();
   ASSERT_EQ(counters.size(), 2U);
-  StepTraces traces(net);
+  SGD sgd({{.parameters = net.named_parameters()}}, {.learning_rate = 0.1});
+  StepTraces traces(net, sgd);
   const auto step = [&] {
     traces.start();
     net.forward(Tensor::zeros({1, 2, 3, 3}));
+    used->weight().set_grad(Tensor::zeros({2}));
+    sgd.step();
     return traces.finish();
   };
-  EXPECT_FALSE(step()) << "there was none before";
-  EXPECT_TRUE(step());
-  traces.replay();
-  traces.replay();
+  const std::vector<std::int64_t> moves = step();
+  EXPECT_EQ(moves, (std::vector<std::int64_t>{2, 0, 1, 0, 0, 0})) << "batches, and updates of parameters";
+  EXPECT_EQ(step(), moves);
+  traces.replay(moves);
+  traces.replay(moves);
   EXPECT_EQ(value(counters[0]), 8);
   EXPECT_EQ(value(counters[1]), 0) << "what didn't take part stays";
+  EXPECT_EQ(value(sgd.counters()[0]), 4);
+  EXPECT_EQ(value(sgd.counters()[1]), 0);
   const std::uint64_t version = used->weight().storage_version();
-  traces.replay();
+  traces.replay(moves);
   EXPECT_GT(used->weight().storage_version(), version) << "the device has changed it";
-  traces.start();
-  EXPECT_FALSE(traces.finish()) << "this time, nothing moved";
+}
+
+TEST(StepState, SettingsAreThoseOfTheWholeTree) {
+  struct Switch final : Module {
+    std::int64_t position;
+    explicit Switch(std::int64_t p) : position(p) {}
+    std::string kind() const override { return "Switch"; }
+    Tensor forward(const Tensor& x) override { return x; }
+    void add_settings(std::vector<std::int64_t>& to) const override { to.push_back(position); }
+  };
+  const auto inner = std::make_shared<Switch>(2);
+  Sequential net{std::make_shared<Switch>(1), std::shared_ptr<Sequential>(new Sequential{inner}),
+                 std::make_shared<ReLU>()};
+  EXPECT_EQ(settings(net), (std::vector<std::int64_t>{1, 2}));
+  inner->position = 7;
+  EXPECT_EQ(settings(net), (std::vector<std::int64_t>{1, 7}));
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ CudaBackend::CudaBackend(int index) : index_(index), parts_(std::make_unique<Par
 
 CudaBackend::~CudaBackend() = default;
 
-CachingAllocator& CudaBackend::allocator() {
+Allocator& CudaBackend::allocator() {
   return parts_->allocator;
 }
 

@@ -21,7 +21,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override;
 
   Device device() const override { return {DeviceType::cuda, index_}; }
-  CachingAllocator& allocator() override;
+  Allocator& allocator() override;
   Stream stream() override;
   void copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) override;
   void fill_zero(const Stream&, void* to, std::size_t bytes) override;

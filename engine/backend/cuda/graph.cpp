@@ -10,19 +10,6 @@ thread_local CudaGraphCapture* recording_of_this_thread = nullptr;
 
 }  // namespace
 
-class CudaGraph::Pool {
- public:
-  explicit Pool(CachingAllocator& allocator) : allocator_(allocator), pool_(allocator.open_pool()) {}
-  ~Pool() { allocator_.dissolve_pool(pool_); }
-  Pool(const Pool&) = delete;
-  Pool& operator=(const Pool&) = delete;
-  void close() { allocator_.close_pool(); }
-
- private:
-  CachingAllocator& allocator_;
-  CachingAllocator::Pool pool_;
-};
-
 void CudaGraph::Destroy::operator()(CUgraph_st* graph) const {
   cudaGraphDestroy(graph);
 }
@@ -35,7 +22,7 @@ std::size_t CudaGraph::nodes() const {
 
 // Relaxed: the libraries may load kernels and ask for memory of their own the first time they run. What would
 // spoil the recording, waiting, is refused by name.
-CudaGraphCapture::CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in) : stream_(stream) {
+CudaGraphCapture::CudaGraphCapture(const Stream& stream) : stream_(stream) {
   if (recording_of_this_thread != nullptr)
     throw DeviceError({.where = "cuda graph",
                        .what = "this thread is recording already",
@@ -45,7 +32,6 @@ CudaGraphCapture::CudaGraphCapture(const Stream& stream, CachingAllocator* pool_
   check(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
   recording_ = true;
   recording_of_this_thread = this;
-  if (pool_in != nullptr) graph_.pool_ = std::make_shared<CudaGraph::Pool>(*pool_in);
 }
 
 CudaGraphCapture::~CudaGraphCapture() {
@@ -60,7 +46,6 @@ CudaGraphCapture::~CudaGraphCapture() {
 CudaGraph CudaGraphCapture::finish() {
   recording_ = false;
   recording_of_this_thread = nullptr;
-  if (graph_.pool_ != nullptr) graph_.pool_->close();
   cudaGraph_t graph = nullptr;
   check(cudaStreamEndCapture(native(stream_), &graph), "cudaStreamEndCapture");
   graph_.graph_.reset(graph);
@@ -89,24 +74,9 @@ void CudaGraphExec::Destroy::operator()(CUgraphExec_st* executable) const {
 }
 
 CudaGraphExec::CudaGraphExec(CudaGraph graph) : graph_(std::move(graph)) {
-  instantiate();
-}
-
-void CudaGraphExec::instantiate() {
   cudaGraphExec_t executable = nullptr;
   check(cudaGraphInstantiate(&executable, graph_.graph_.get(), 0), "cudaGraphInstantiate");
   executable_.reset(executable);
-}
-
-bool CudaGraphExec::update(CudaGraph graph) {
-  cudaGraphExecUpdateResultInfo result{};
-  const cudaError_t status = cudaGraphExecUpdate(executable_.get(), graph.graph_.get(), &result);
-  graph_ = std::move(graph);
-  if (status == cudaSuccess) return true;
-  cudaGetLastError();
-  if (status != cudaErrorGraphExecUpdateFailure) check(status, "cudaGraphExecUpdate");
-  instantiate();
-  return false;
 }
 
 void CudaGraphExec::launch(const Stream& stream) const {

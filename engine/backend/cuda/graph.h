@@ -2,9 +2,9 @@
 // where a step is hundreds of short kernels: the host needs longer to queue them than the GPU to run them.
 //
 // What is recorded holds addresses. Tensors that a graph reads and writes must live as long as it is
-// launched. Its temporary memory is written again by every launch: with a pool of its own (see
-// CachingAllocator), nobody else gets that memory as long as the graph exists; without one, no tensor that
-// was made after the recording may be alive when it is launched.
+// launched. Its temporary memory is common memory, which every launch writes again: what was made after the
+// recording holds nothing across a launch. So any number of graphs can share it, one stream running them in
+// turn.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "engine/backend/cuda/pinned.h"
-#include "engine/core/allocator.h"
 #include "engine/core/device.h"
 
 // The CUDA runtime's types; its header stays inside engine/backend/cuda.
@@ -31,17 +30,15 @@ class CudaGraph {
   struct Destroy {
     void operator()(CUgraph_st* graph) const;
   };
-  class Pool;
   std::unique_ptr<CUgraph_st, Destroy> graph_;
   std::vector<PinnedBuffer> constants_;  // host values that its copies read
-  std::shared_ptr<Pool> pool_;           // or none
 };
 
 // Records what this thread queues on the stream while it lives. Until finish(), nothing can be waited for and
 // nothing runs. Run the same work once or twice before: libraries choose and load their kernels then.
 class CudaGraphCapture {
  public:
-  explicit CudaGraphCapture(const Stream& stream, CachingAllocator* pool_in = nullptr);
+  explicit CudaGraphCapture(const Stream& stream);
   ~CudaGraphCapture();  // without finish(): forgets what was recorded
   CudaGraphCapture(const CudaGraphCapture&) = delete;
   CudaGraphCapture& operator=(const CudaGraphCapture&) = delete;
@@ -66,16 +63,12 @@ class CudaGraphExec {
  public:
   explicit CudaGraphExec(CudaGraph graph);
 
-  // Takes over the addresses and numbers of another recording of the same work, which is cheaper than a new
-  // one; where the work differs, it is built anew. Returns whether the cheap way worked.
-  bool update(CudaGraph graph);
   void launch(const Stream& stream) const;
 
  private:
   struct Destroy {
     void operator()(CUgraphExec_st* executable) const;
   };
-  void instantiate();
 
   CudaGraph graph_;
   std::unique_ptr<CUgraphExec_st, Destroy> executable_;

@@ -1,5 +1,5 @@
-// What step_graph.h records, as a CUDA graph. Its temporary memory is the common one: StepGraph says who may
-// hold what meanwhile, and a graph with a pool of its own would take the step's memory a second time.
+// What step_graph.h records, as CUDA graphs. Their temporary memory is the common one: StepGraph says who may
+// hold what meanwhile.
 #include "engine/backend/cuda/cuda_backend.h"
 #include "engine/backend/cuda/graph.h"
 

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "engine/backend/cuda/graph.h"
 #include "engine/backend/cuda/pinned.h"
@@ -51,17 +52,24 @@ void Transfers::to_device(const Stream& compute, void* to, const void* from, std
   }
 }
 
+void Transfers::Staging::Free::operator()(std::byte* memory) const {
+  cudaFree(memory);
+}
+
 void Transfers::overlapped(const Stream& compute, void* to, const void* pinned, std::size_t bytes) {
   const std::scoped_lock lock(mutex_);
   Staging& staging = staging_[next_];
   next_ = (next_ + 1) % staging_.size();
-  if (!staging.memory || staging.memory->bytes() < bytes) {
+  if (staging.bytes < bytes) {
     staging.memory.reset();
-    staging.memory.emplace(std::bit_ceil(bytes), compute.device);
-    // Work that is queued now may still use this memory: it counts as emptied when that is done.
-    staging.emptied.record(native(compute));
+    staging.bytes = 0;
+    const std::size_t wanted = std::bit_ceil(bytes);
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, wanted), "cudaMalloc", fmt::format("{} bytes", wanted));
+    staging.memory.reset(static_cast<std::byte*>(memory));
+    staging.bytes = wanted;
   }
-  void* const middle = staging.memory->data();
+  void* const middle = staging.memory.get();
   staging.emptied.hold_back(copies_.get());
   queue_copy(copies_.get(), middle, pinned, bytes, cudaMemcpyHostToDevice);
   staging.filled.record(copies_.get());

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
+#include <memory>
 #include <mutex>
-#include <optional>
 
 #include "engine/backend/cuda/runtime.h"
-#include "engine/core/tensor.h"
+#include "engine/core/device.h"
 
 namespace qtrain::cuda {
 
@@ -26,8 +27,14 @@ class Transfers {
   void to_host(const Stream& compute, void* to, const void* from, std::size_t bytes);  // the caller waits: host_read.h
 
  private:
+  // Its memory is no tensor's: the copy stream writes it at other times than those at which tensors do, and
+  // recorded steps write the tensors' memory whenever they run.
   struct Staging {
-    std::optional<Storage> memory;
+    struct Free {
+      void operator()(std::byte* memory) const;  // waits for what uses it
+    };
+    std::unique_ptr<std::byte, Free> memory;
+    std::size_t bytes = 0;
     CudaEvent filled;   // on the copy stream
     CudaEvent emptied;  // on the compute stream
   };

@@ -214,7 +214,7 @@ struct GradientSums {
       shared.values[j][t.thread] = static_cast<double>(sum_g[j]);
       shared.values[packet + j][t.thread] = static_cast<double>(sum_gx[j]);
     }
-    add_rows(t, shared.values, 2 * packet, tiles.across());
+    combine_threads<Sum>(t, shared.values, 2 * packet, tiles.across());
     if (t.thread < tiles.across()) {
       float* const to = partial + tiles.chunk(t.block) * 2 * columns;
       for (int j = 0; j < packet; ++j)
@@ -226,7 +226,7 @@ struct GradientSums {
     if constexpr (K > 0) {
       t.sync();
       for (int k = 0; k < K; ++k) shared.values[k][t.thread] = static_cast<double>(sum_terms[k]);
-      add_rows(t, shared.values, K, 1);
+      combine_threads<Sum>(t, shared.values, K, 1);
       if (t.thread < K) terms[t.block * K + t.thread] = shared.values[t.thread][0];
     }
   }
@@ -263,7 +263,7 @@ struct MergeGradients {
       }
     shared.values[0][t.thread] = sum_g;
     shared.values[1][t.thread] = sum_gx;
-    add_rows(t, shared.values, 2, columns_each);
+    combine_threads<Sum>(t, shared.values, 2, columns_each);
     if (t.thread < columns_each && c < columns)
       merge(c, shared.values[0][t.thread], shared.values[1][t.thread]);
   }
@@ -276,7 +276,7 @@ struct MergeGradients {
       for (std::int64_t b = t.thread; b < term_blocks; b += threads) total += terms[b * K + k];
       shared.values[k][t.thread] = total;
     }
-    add_rows(t, shared.values, K, 1);
+    combine_threads<Sum>(t, shared.values, K, 1);
     if (t.thread < K && sums[t.thread] != nullptr)
       *sums[t.thread] = static_cast<float>(shared.values[t.thread][0]);
   }

@@ -17,17 +17,33 @@ struct BlockSums {
   double values[K][reduction_threads];
 };
 
-// shared.values[k][0] from those of all threads; ready in all threads. Combine is Sum, Maximum or Minimum.
-template <class Combine, int K, class Thread>
-QTRAIN_HOST_DEVICE void combine_threads(const Thread& t, BlockSums<K>& shared) {
+// A tree over the block's threads as rows of `across` threads side by side: merge(i, j) takes the value of
+// thread j into that of thread i, until those of the first row hold what their columns had. Ready in all
+// threads.
+template <class Thread, class Merge>
+QTRAIN_HOST_DEVICE void merge_threads(const Thread& t, std::int64_t across, Merge&& merge) {
   t.sync();
-  for (int half = reduction_threads / 2; half > 0; half /= 2) {
-    if (t.thread < half)
-      for (int k = 0; k < K; ++k)
-        shared.values[k][t.thread] =
-            Combine::combine_blocks(shared.values[k][t.thread], shared.values[k][t.thread + half]);
+  for (std::int64_t half = reduction_threads / across / 2; half > 0; half /= 2) {
+    const std::int64_t distance = half * across;
+    if (t.thread < distance) merge(t.thread, t.thread + distance);
     t.sync();
   }
+}
+
+// values[k][i] for k < count and i < across from those of all threads of column i. Combine is Sum, Maximum or
+// Minimum.
+template <class Combine, class Thread>
+QTRAIN_HOST_DEVICE void combine_threads(const Thread& t, double (*values)[reduction_threads], int count,
+                                        std::int64_t across) {
+  merge_threads(t, across, [&](std::int64_t i, std::int64_t j) {
+    for (int k = 0; k < count; ++k) values[k][i] = Combine::combine_blocks(values[k][i], values[k][j]);
+  });
+}
+
+// shared.values[k][0] from those of all threads.
+template <class Combine, int K, class Thread>
+QTRAIN_HOST_DEVICE void combine_threads(const Thread& t, BlockSums<K>& shared) {
+  combine_threads<Combine>(t, shared.values, K, 1);
 }
 
 // Results of parts, merged by groups: results[k * groups + group] from partial[part * terms + k], where the

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/kernels/device/block_sums.h"
 #include "engine/kernels/device/packet.h"
 #include "engine/kernels/device/thread.h"
 
@@ -15,7 +16,7 @@ namespace qtrain::device {
 template <int columns_each>
 class ColumnTiles {
  public:
-  static constexpr int threads = 256;
+  static constexpr int threads = reduction_threads;
 
   // `rows_each`: rows of a thread, unless that would leave most of a GPU idle.
   ColumnTiles(std::int64_t rows, std::int64_t columns, std::int64_t rows_each)
@@ -79,18 +80,6 @@ QTRAIN_HOST_DEVICE void store_columns(T* to, const float (&from)[count], bool pa
   } else {
     for (int j = 0; j < count; ++j)
       if (j < valid) store(to[j], from[j]);
-  }
-}
-
-// values[v][column of a thread] of the block's first row of threads becomes the sum over all of its rows, in
-// a tree, for v < count. Ready in all threads.
-template <class Thread>
-QTRAIN_HOST_DEVICE void add_rows(const Thread& t, double (*values)[256], int count, std::int64_t across) {
-  t.sync();
-  for (std::int64_t half = 256 / across / 2; half > 0; half /= 2) {
-    if (t.thread < half * across)
-      for (int v = 0; v < count; ++v) values[v][t.thread] += values[v][t.thread + half * across];
-    t.sync();
   }
 }
 

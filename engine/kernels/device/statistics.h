@@ -41,7 +41,7 @@ struct MeasureColumns {
         for (int j = 0; j < packet; ++j) total[j] += first[b][j];
       }
     for (int j = 0; j < packet; ++j) shared.values[j][t.thread] = static_cast<double>(total[j]);
-    add_rows(t, shared.values, packet, tiles.across());
+    combine_threads<Sum>(t, shared.values, packet, tiles.across());
     const std::int64_t all = tiles.end(chunk) - tiles.begin(chunk);
     const auto measured = static_cast<double>(all < batch * down ? all : batch * down);
     float shift[packet];
@@ -61,7 +61,7 @@ struct MeasureColumns {
       shared.values[j][t.thread] = static_cast<double>(sum[j]);
       shared.values[packet + j][t.thread] = static_cast<double>(squares[j]);
     }
-    add_rows(t, shared.values, 2 * packet, tiles.across());
+    combine_threads<Sum>(t, shared.values, 2 * packet, tiles.across());
     if (t.thread < tiles.across()) {
       float* const to = partial + chunk * 3 * columns;
       for (int j = 0; j < packet; ++j)
@@ -111,12 +111,8 @@ struct MergeStatistics {
                                 from[2 * columns]));
       }
     shared.moments[t.thread] = mine;
-    t.sync();
-    for (std::int64_t half = threads / merged_columns / 2; half > 0; half /= 2) {
-      if (t.thread < half * merged_columns)
-        shared.moments[t.thread].add(shared.moments[t.thread + half * merged_columns]);
-      t.sync();
-    }
+    merge_threads(t, merged_columns,
+                  [&](std::int64_t i, std::int64_t j) { shared.moments[i].add(shared.moments[j]); });
     if (t.thread < merged_columns && c < columns) finish(c, shared.moments[t.thread]);
   }
 };

@@ -13,8 +13,7 @@
 namespace qtrain {
 namespace {
 
-using testing_support::EmulatedGpu;
-using testing_support::Fibers;
+using testing_support::in_each_order;
 using testing_support::near;
 using testing_support::random_tensor;
 
@@ -24,15 +23,6 @@ const Stream host{};
 // and more than one chunk.
 std::vector<Shape> shapes() {
   return {{3, 16}, {40, 37, 2, 2}, {300, 1}, {5, 200, 1, 3}, {2, 64, 9, 9}, {280, 8, 2, 2}};
-}
-
-template <class Compute>
-void in_each_order(Compute&& compute) {
-  for (const auto order : {Fibers::Order::forward, Fibers::Order::backward}) {
-    EmulatedGpu gpu(order);
-    compute(gpu.stream());
-    EXPECT_EQ(gpu.arrivals(), 0U);
-  }
 }
 
 // What stands for a quantizer: one number, two sums.

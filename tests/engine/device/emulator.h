@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "engine/kernels/device/thread.h"
+#include "tests/engine/support.h"
 
 namespace qtrain::testing_support {
 
@@ -76,6 +77,25 @@ class EmulatedGpu {
   Fibers::Order before_;
   std::uint32_t arrivals_ = 0;
 };
+
+// Calls compute(stream) in both orders. Kernels leave arrivals at 0.
+template <class Compute>
+void in_each_order(Compute&& compute) {
+  for (const auto order : {Fibers::Order::forward, Fibers::Order::backward}) {
+    EmulatedGpu gpu(order);
+    compute(gpu.stream());
+    EXPECT_EQ(gpu.arrivals(), 0U);
+  }
+}
+
+// What compute(stream) returns in both orders: the same bits.
+template <class Compute>
+std::vector<float> in_any_order(Compute&& compute) {
+  std::vector<std::vector<float>> results;
+  in_each_order([&](const Stream& stream) { results.push_back(compute(stream)); });
+  EXPECT_TRUE(identical(results[0], results[1]));
+  return results[0];
+}
 
 }  // namespace qtrain::testing_support
 

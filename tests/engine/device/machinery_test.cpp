@@ -17,23 +17,11 @@ namespace {
 using testing_support::EmulatedGpu;
 using testing_support::Fibers;
 using testing_support::identical;
+using testing_support::in_any_order;
 using testing_support::near;
 using testing_support::random_values;
 
 const Stream host{};
-
-// compute(stream) in both orders; expects the same bits, and that arrivals are 0 again.
-template <class Compute>
-std::vector<float> in_any_order(Compute&& compute) {
-  std::vector<std::vector<float>> results;
-  for (const auto order : {Fibers::Order::forward, Fibers::Order::backward}) {
-    EmulatedGpu gpu(order);
-    results.push_back(compute(gpu.stream()));
-    EXPECT_EQ(gpu.arrivals(), 0U);
-  }
-  EXPECT_TRUE(identical(results[0], results[1]));
-  return results[0];
-}
 
 struct Case {
   std::string name;
@@ -186,8 +174,8 @@ void expect_codes(const Case& c, const std::vector<float>& x) {
 }
 
 TEST_P(EmulatedGroups, CodesAreTheHosts) {
-  if (c_.n > 50000) GTEST_SKIP() << "takes long";
   expect_codes<1>(c_, x_);
+  if (c_.n > 50000) return;  // two sums are enough for what more parts change: who merges them
   expect_codes<3>(c_, x_);
   expect_codes<6>(c_, x_);
 }

@@ -15,11 +15,11 @@ namespace {
 using testing_support::EmulatedGpu;
 using testing_support::Fibers;
 using testing_support::identical;
+using testing_support::in_any_order;
 using testing_support::near;
 using testing_support::random_values;
 
 const Stream host{};
-constexpr auto orders = {Fibers::Order::forward, Fibers::Order::backward};
 
 // Tensors of many sizes, some of them beside a packet's alignment, and two groups of settings.
 class Tensors {
@@ -81,19 +81,17 @@ std::vector<float> moved(Pass&& pass) {
 
 TEST(DeviceMultiUpdate, IsTheHostsUpdate) {
   const std::vector<float> expected = moved([&](const auto& sets) { multi_update(host, sets, Move{rates}); });
-  for (const auto order : orders) {
-    EmulatedGpu gpu(order);
-    EXPECT_TRUE(identical(
-        moved([&](const auto& sets) { device::multi_update(gpu.stream(), sets, Move{rates}); }), expected));
-    // In lists of two sets each, and in one long list.
-    EXPECT_TRUE(identical(
-        moved([&](const auto& sets) { device::detail::multi_update<100>(gpu.stream(), sets, Move{rates}); }),
-        expected));
-    EXPECT_TRUE(identical(moved([&](const auto& sets) {
-                            device::detail::multi_update<device::list_bytes>(gpu.stream(), sets, Move{rates});
-                          }),
-                          expected));
-  }
+  const auto expect_same = [&](auto&& update) {
+    const auto got = in_any_order([&](const Stream& stream) {
+      return moved([&](const auto& sets) { update(stream, sets, Move{rates}); });
+    });
+    EXPECT_TRUE(identical(got, expected));
+  };
+  expect_same([](const auto&... arguments) { device::multi_update(arguments...); });
+  // In lists of two sets each, and in one long list.
+  expect_same([](const auto&... arguments) { device::detail::multi_update<100>(arguments...); });
+  expect_same(
+      [](const auto&... arguments) { device::detail::multi_update<device::list_bytes>(arguments...); });
 }
 
 TEST(DeviceMultiReduce, IsTheHostsSum) {
@@ -103,23 +101,20 @@ TEST(DeviceMultiReduce, IsTheHostsSum) {
     sets.push_back({{t.at(i)}, Tensors::sizes[i], Tensors::group(i)});
   std::vector<float> expected(2);
   multi_reduce<2, Sum>(host, sets, SumAndSquares{rates}, expected.data());
-  std::vector<std::vector<float>> results;
-  for (const auto order : orders) {
-    EmulatedGpu gpu(order);
-    std::vector<float> sums(2, -1);
-    device::multi_reduce<2, Sum>(gpu.stream(), sets, SumAndSquares{rates}, sums.data());
-    results.push_back(sums);
-    EXPECT_EQ(gpu.arrivals(), 0U);
+  const std::vector<float> sums = in_any_order([&](const Stream& stream) {
+    std::vector<float> results(2, -1);
+    device::multi_reduce<2, Sum>(stream, sets, SumAndSquares{rates}, results.data());
+    return results;
+  });
+  EXPECT_TRUE(near(sums, expected, 1e-6));
+  const std::vector<float> of_many_launches = in_any_order([&](const Stream& stream) {
+    std::vector<float> results(2, -1);
     std::vector<double> partial(64);
-    device::detail::multi_reduce<50, 2, Sum>(gpu.stream(), sets, SumAndSquares{rates}, sums.data(),
+    device::detail::multi_reduce<50, 2, Sum>(stream, sets, SumAndSquares{rates}, results.data(),
                                              partial.data());
-    results.push_back(sums);
-    EXPECT_EQ(gpu.arrivals(), 0U);
-  }
-  for (const std::vector<float>& sums : results) {
-    EXPECT_TRUE(near(sums, expected, 1e-6));
-    EXPECT_TRUE(identical(sums, results[0])) << "order or number of launches shows";
-  }
+    return results;
+  });
+  EXPECT_TRUE(identical(of_many_launches, sums)) << "the number of launches shows";
 }
 
 TEST(DeviceMultiReduce, MaximumAndNoElements) {
