@@ -24,7 +24,8 @@ namespace qtrain::cuda {
 class Transfers {
  public:
   void to_device(const Stream& compute, void* to, const void* from, std::size_t bytes);
-  void to_host(const Stream& compute, void* to, const void* from, std::size_t bytes);  // the caller waits: host_read.h
+  void to_host(const Stream& compute, void* to, const void* from,
+               std::size_t bytes);  // the caller waits: host_read.h
 
  private:
   // Its memory is no tensor's: the copy stream writes it at other times than those at which tensors do, and

@@ -376,7 +376,7 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
   const NormalizedColumns<T> of{x.data<T>(), other, has_y, a.of.coefficients.data<float>(),
                                 a.of.relu,   packed};
   const std::int64_t columns = x.dim(1);
-  const std::int64_t rows = x.numel() / columns;
+  const std::int64_t n = x.numel() / columns;
   const auto tiles = detail::tiles_of<T>(x, detail::rows_of_sums);
   const Scratch<float> partial(stream, tiles.chunks() * 2 * columns);
   const Scratch<double> terms(stream, tiles.blocks() * std::max(K, 1));
@@ -388,7 +388,7 @@ void batch_norm_backward(const Stream& stream, const BatchNormBackward& a, const
       columns,
       tiles.chunks(),
       partial.data(),
-      {coefficient(a.of.coefficients, Coefficient::invstd), static_cast<double>(rows), a.training,
+      {coefficient(a.of.coefficients, Coefficient::invstd), static_cast<double>(n), a.training,
        detail::data_or_null<float>(a.gradients.gamma), detail::data_or_null<float>(a.gradients.beta),
        numbers.data(), numbers.data() + columns},
       tiles.blocks(),
