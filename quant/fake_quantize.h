@@ -99,7 +99,7 @@ template <int K, class Math, class Rows>
 Tensor quantizer_gradient(const Math& math, const Grouping& grouping, const Rows& rows, const Tensor& x,
                           const Tensor& g, const Tensor& grad_x) {
   const Stream stream = backend(g.device()).stream();
-  const Tensor sums = K > 0 ? Tensor::empty({K * grouping.groups()}, DType::f32, g.device()) : Tensor();
+  Tensor sums = K > 0 ? Tensor::empty({K * grouping.groups()}, DType::f32, g.device()) : Tensor();
   with_float_type(g.dtype(), [&](auto type) {
     using T = decltype(type);
     map_reduce_inside<K>(stream, rows, x.numel(), grouping, math, K > 0 ? sums.data<float>() : nullptr,
@@ -227,7 +227,7 @@ struct FakeQuantizeNode final : Node {
 
   // `statistics`: for math with a kernel of its own; or nullptr.
   Tensor run_forward(const F& with, const Tensor& input, [[maybe_unused]] float* statistics = nullptr) const {
-    const Tensor y = Tensor::empty(y_shape, input.dtype(), input.device());
+    Tensor y = Tensor::empty(y_shape, input.dtype(), input.device());
     const Stream stream = backend(input.device()).stream();
     if constexpr (!has_own_kernel<F>)
       if (const auto norm = fusable_batch_norm(input); norm != nullptr && grouping.groups() == 1) {

@@ -15,17 +15,17 @@ using namespace testing_support;  // NOLINT(google-build-using-namespace)
 class GraphOnGpu : public OnGpu {
  protected:
   static constexpr ConvolutionGeometry padded{.pad_begin = {1, 1}, .pad_end = {1, 1}};
-  const Shape images{4, 32, 8, 8};
-  const Shape filters{32, 32, 3, 3};
+  const Shape images_{4, 32, 8, 8};
+  const Shape filters_{32, 32, 3, 3};
 
   void work(const Tensor& x, const Tensor& w, const Tensor& y) const {
     Backend& b = backend(x.device());
-    const Tensor between = Tensor::empty(images, DType::f32, x.device());
+    const Tensor between = Tensor::empty(images_, DType::f32, x.device());
     b.convolution_forward(b.stream(), padded, x, w, {}, between);
     b.convolution_forward(b.stream(), padded, between, w, {}, y);
   }
   Tensor expected(const Tensor& x, const Tensor& w) const {
-    const Tensor y = Tensor::empty(images);
+    Tensor y = Tensor::empty(images_);
     work(x.to(Device{}), w.to(Device{}), y);
     return y;
   }
@@ -33,9 +33,9 @@ class GraphOnGpu : public OnGpu {
 };
 
 TEST_F(GraphOnGpu, RunsAgainOnNewValues) {
-  const Tensor x = random_tensor(images, 1, {}, gpu);
-  const Tensor w = random_tensor(filters, 2, {}, gpu);
-  const Tensor y = Tensor::zeros(images, DType::f32, gpu);
+  const Tensor x = random_tensor(images_, 1, {}, gpu);
+  const Tensor w = random_tensor(filters_, 2, {}, gpu);
+  const Tensor y = Tensor::zeros(images_, DType::f32, gpu);
   work(x, w, y);  // chooses plans and takes memory
   backend(gpu).fill_zero(stream(), y.raw(), y.bytes());
   cuda::CudaGraphCapture capture(stream());
@@ -44,8 +44,8 @@ TEST_F(GraphOnGpu, RunsAgainOnNewValues) {
   EXPECT_GE(graph.nodes(), 2U);
   EXPECT_EQ(y.values(), std::vector<float>(static_cast<std::size_t>(y.numel()), 0.0F)) << "recorded, not run";
   const cuda::CudaGraphExec executable(std::move(graph));
-  for (const std::uint64_t seed : {10, 11, 12}) {
-    x.copy_from(random_tensor(images, seed));
+  for (const std::uint64_t seed : {10U, 11U, 12U}) {
+    x.copy_from(random_tensor(images_, seed));
     executable.launch(stream());
     EXPECT_TRUE(near(y.to(Device{}), expected(x, w), 1e-5)) << seed;
   }
@@ -79,14 +79,14 @@ TEST_F(GraphOnGpu, RefusesWhatWouldSpoilARecordingAndRecovers) {
 
 // Through the interface that the training loop uses.
 TEST_F(GraphOnGpu, AStepIsRecordedAndReplayed) {
-  const Tensor x = random_tensor(images, 1, {}, gpu);
-  const Tensor w = random_tensor(filters, 2, {}, gpu);
-  const Tensor y = Tensor::zeros(images, DType::f32, gpu);
+  const Tensor x = random_tensor(images_, 1, {}, gpu);
+  const Tensor w = random_tensor(filters_, 2, {}, gpu);
+  const Tensor y = Tensor::zeros(images_, DType::f32, gpu);
   StepGraph steps(backend(gpu), true);
   ASSERT_TRUE(steps.is_on());
   std::vector<StepGraph::Ran> ran;
-  for (const std::uint64_t seed : {10, 11, 12, 13, 14}) {
-    x.copy_from(random_tensor(images, seed));
+  for (const std::uint64_t seed : {10U, 11U, 12U, 13U, 14U}) {
+    x.copy_from(random_tensor(images_, seed));
     ran.push_back(steps.run({1}, [&] {
       work(x, w, y);
       return StepGraph::Report();

@@ -67,7 +67,7 @@ TEST(ConvolutionProblem, EverythingThatMattersIsInTheKey) {
   with([](auto& p) { p.geometry.groups = 2; });
   with([](auto& p) { p.bias = one_per_channel(6, DType::f32); });
   with([](auto& p) { p.bias = one_per_channel(6, DType::bf16); });
-  for (const std::size_t i : {0, 1, 2, 3}) {
+  for (const std::size_t i : {0U, 1U, 2U, 3U}) {
     with([&](auto& p) { p.x.sizes.at(i) += 1; });
     with([&](auto& p) { p.w.sizes.at(i) += 1; });
     with([&](auto& p) { p.y.sizes.at(i) += 1; });
