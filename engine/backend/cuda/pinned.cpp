@@ -110,6 +110,25 @@ bool PinnedBuffer::finished() const {
   return block_->finished();
 }
 
+void* PinnedBuffers::allocate(std::size_t bytes) {
+  PinnedBuffer buffer(bytes);
+  void* const memory = buffer.data();
+  const std::scoped_lock lock(mutex_);
+  buffers_.emplace(memory, std::move(buffer));
+  return memory;
+}
+
+void PinnedBuffers::release(const void* memory) noexcept {
+  const std::scoped_lock lock(mutex_);
+  buffers_.erase(memory);
+}
+
+bool PinnedBuffers::finished(const void* memory) const {
+  const std::scoped_lock lock(mutex_);
+  const auto found = buffers_.find(memory);
+  return found == buffers_.end() || found->second.finished();
+}
+
 bool is_pinned(const void* data, std::size_t bytes) {
   return PinnedPool::instance().find(data, bytes) != nullptr;
 }
