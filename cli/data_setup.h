@@ -38,9 +38,10 @@ enum class Parts { both, validation };
 // Errors of open_dataset, and ValueError for settings that don't suit the data.
 DataSource open_data(const TrainOptions& options, Parts parts = Parts::both);
 
-data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source);
+// `device`: where the batches will go.
+data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source, Device device);
 // In order, whole, resized and cropped as for evaluation.
-data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source);
+data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source, Device device);
 
 struct DeviceBatch {
   Tensor images;  // [N, 3, H, W], normalized
