@@ -36,7 +36,7 @@ void announce_difference(const data::Dataset& dataset, data::Split split) {
 // Says once that the demo set is being made: it takes a while.
 data::Progress announce_demo() {
   return [announced = false](std::size_t, std::size_t total) mutable {
-    if (!announced) std::cout << fmt::format("making the demo set once: {} JPEG files", total) << std::endl;
+    if (!announced) std::cerr << fmt::format("making the demo set once: {} JPEG files", total) << std::endl;
     announced = true;
   };
 }

@@ -34,7 +34,8 @@ struct DataSource {
 // Which parts of a data set to open: an evaluation needs no training images.
 enum class Parts { both, validation };
 
-// Opens the data of --data; the demo set is made if it isn't there yet, with a line on standard output.
+// Opens the data of --data; the demo set is made if it isn't there yet, with a line on standard error; so
+// does a set that looks like ImageNet and has another size.
 // Errors of open_dataset, and ValueError for settings that don't suit the data.
 DataSource open_data(const TrainOptions& options, Parts parts = Parts::both);
 

@@ -335,8 +335,10 @@ void validate(const TrainOptions& o) {
            fmt::format("at most --epochs {}", o.epochs), ""});
   require(o.mean.empty() == o.std.empty(), {"--mean", "--mean and --std go together",
                                             o.mean.empty() ? "only --std" : "only --mean", "both", ""});
-  require(o.rank < o.world_size, {"--rank", "no such process", std::to_string(o.rank),
-                                  fmt::format("0 to {}, below --world-size", o.world_size - 1), ""});
+  // A resumed run's other flag is in the checkpoint, where neither can change.
+  require(!o.resume.empty() || o.rank < o.world_size,
+          {"--rank", "no such process", std::to_string(o.rank),
+           fmt::format("0 to {}, below --world-size", o.world_size - 1), ""});
   require(o.rrc_scale.empty() || o.rrc_scale[0] <= o.rrc_scale[1],
           {"--rrc-scale", "the range is upside down", fmt::format("{}", fmt::join(o.rrc_scale, ",")),
            "smaller,larger", ""});

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <set>
 #include <thread>
 
@@ -224,6 +225,41 @@ TEST(LoaderTest, RefusesOptionsOutOfRange) {
   refused([](LoaderOptions& o) { o.prefetch = 0; });
   refused([](LoaderOptions& o) { o.drop_last = true; });  // 10 samples, batches of 16
   EXPECT_THROW(Loader(std::make_shared<FakeDataset>(0), small_options(1)), ValueError);
+}
+
+// What is waited for is what next() takes: all of the reading where it is done there, and never more than the
+// caller sees.
+TEST(LoaderTest, WaitingIsTheTimeSpentInNext) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  class Timed : public FakeDataset {
+   public:
+    using FakeDataset::FakeDataset;
+    void fetch(std::size_t index, Record& record) const override {
+      const auto start = Clock::now();
+      FakeDataset::fetch(index, record);
+      time += Clock::now() - start;
+    }
+    mutable Clock::duration time{};
+  };
+  const auto dataset = std::make_shared<Timed>(64);
+  for (const int workers : {0, 1}) {
+    Loader loader(dataset, small_options(workers));
+    Clock::duration outside{};
+    dataset->time = {};
+    loader.start_epoch(0);
+    Batch batch;
+    for (bool more = true; more;) {
+      const auto start = Clock::now();
+      more = loader.next(batch);
+      outside += Clock::now() - start;
+    }
+    EXPECT_GT(loader.wait_seconds(), 0);
+    EXPECT_LE(loader.wait_seconds(), seconds(outside));
+    if (workers == 0) {
+      EXPECT_GE(loader.wait_seconds(), seconds(dataset->time));
+    }
+  }
 }
 
 TEST(LoaderTest, CanBeDestroyedAtAnyTime) {

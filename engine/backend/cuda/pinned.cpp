@@ -34,6 +34,13 @@ namespace {
 
 constexpr std::size_t smallest_block = std::size_t{64} << 10;
 
+// Few different capacities, so that blocks find new users, and at most a quarter of one is unused: an eighth
+// of the next power of two decides.
+std::size_t capacity_for(std::size_t bytes) {
+  const std::size_t step = std::bit_ceil(std::max(bytes, smallest_block)) / 8;
+  return std::max((bytes + step - 1) / step * step, smallest_block);
+}
+
 }  // namespace
 
 class PinnedPool {
@@ -47,7 +54,7 @@ class PinnedPool {
   }
 
   Block* take(std::size_t bytes) {
-    const std::size_t capacity = std::bit_ceil(std::max(bytes, smallest_block));
+    const std::size_t capacity = capacity_for(bytes);
     const std::scoped_lock lock(mutex_);
     const auto fits = [&](const std::unique_ptr<Block>& b) {
       return b->capacity == capacity && b->finished();
