@@ -214,8 +214,8 @@ class Loader::Engine {
     std::size_t error_place = 0;
     std::vector<PlacedBadImage> bad;  // takes no memory as long as it is empty
     for (std::size_t place = chunk.first; place < chunk.last; ++place) {
+      Fetched& fetched = fetch(start + place, from_ring, own);
       try {
-        Fetched& fetched = fetch(start + place, from_ring, own);
         reader_.decode(epoch_, fetched, slot.batch, place, own.scratch, own.bad);
       } catch (...) {
         if (!error) {
@@ -223,6 +223,7 @@ class Loader::Engine {
           error_place = place;
         }
       }
+      fetched.error = nullptr;  // now it belongs to the batch, and then to the caller of next() alone
       for (BadImage& each : own.bad) bad.push_back({place, std::move(each)});
       own.bad.clear();
     }

@@ -16,7 +16,7 @@ void ReadAhead::start(const EpochOrder& order, std::size_t first) {
   changed_.wait(lock, [this] { return reading_ == 0; });
   for (Entry& each : entries_)
     if (each.used) release(each);
-  order_ = &order;
+  order_ = order;
   next_ = first;
   end_ = order.size();
   filling_ = true;
@@ -75,7 +75,7 @@ void ReadAhead::read(const std::stop_token& stop) {
     it.used = true;
     ++used_;
     ++reading_;
-    const std::size_t index = (*order_)(next_++);
+    const std::size_t index = order_(next_++);
     lock.unlock();
     reader_.fetch(index, it.fetched);
     lock.lock();

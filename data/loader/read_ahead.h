@@ -31,7 +31,7 @@ class ReadAhead {
   // No threads: every place is the claimer's to fetch.
   ReadAhead(const SampleReader& reader, int threads, const Limits& limits);
 
-  // Begins at a place of `order`, which must stay as it is until the next start. No claim may be out.
+  // Begins at a place of `order`. No claim may be out.
   void start(const EpochOrder& order, std::size_t first);
 
   // Claims the places first .. last-1, of which `first` is where the last claim ended. Those before the
@@ -62,7 +62,7 @@ class ReadAhead {
   std::condition_variable_any changed_;  // for readers and start()
   std::condition_variable arrived_;      // for decoders
   std::vector<Entry> entries_;
-  const EpochOrder* order_ = nullptr;
+  EpochOrder order_{0, false, 0, 0, {}};
   std::size_t next_ = 0;  // the place that is read next; claims never go beyond
   std::size_t end_ = 0;
   std::size_t bytes_ = 0;  // of the files in the ring
