@@ -158,6 +158,42 @@ TEST(ReadAheadTest, SamplesInMemoryHaveNoReaders) {
   EXPECT_LE(pixels->loads, 32U);
 }
 
+// Blocks every fetch until as many threads are in one at the same time. A lock held around fetching, or
+// around the work on samples in memory, would block this forever.
+template <class Base>
+class Together final : public Base {
+ public:
+  explicit Together(int threads) : Base(200), threads_(threads) {}
+  void fetch(std::size_t index, Record& record) const override {
+    std::unique_lock lock(mutex_);
+    ++inside_;
+    if (inside_ == threads_) met_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return met_; });
+    --inside_;
+    lock.unlock();
+    Base::fetch(index, record);
+  }
+
+ private:
+  int threads_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  mutable int inside_ = 0;
+  mutable bool met_ = false;
+};
+
+TEST(ReadAheadTest, FilesAreAskedForByReadersAndIdleWorkersAtOnce) {
+  const Epoch expected = run_epoch(std::make_shared<FakeFiles>(200), small_options(0), 1);
+  EXPECT_TRUE(run_epoch(std::make_shared<Together<FakeFiles>>(5), reading(1, 5, 32), 1) == expected);
+  EXPECT_TRUE(run_epoch(std::make_shared<Together<FakeFiles>>(3), reading(3, 0, 32), 1) == expected);
+}
+
+TEST(ReadAheadTest, WorkersWorkAtTheSameTime) {
+  const Epoch expected = run_epoch(std::make_shared<FakeDataset>(200), small_options(0), 1);
+  EXPECT_TRUE(run_epoch(std::make_shared<Together<FakeDataset>>(4), small_options(4), 1) == expected);
+}
+
 // Host memory that "copies" read until they are declared done.
 class SlowCopies final : public CpuBackend {
  public:
