@@ -24,6 +24,8 @@ TrainOptions evaluation_settings(const EvalOptions& options, const Checkpoint& c
   settings.batch_size = options.batch_size;
   settings.workers = options.workers;
   settings.bad_images = options.bad_images;
+  settings.rank = 0;  // all of the data, whichever part the run was trained on
+  settings.world_size = 1;
   settings.plugin.insert(settings.plugin.end(), options.plugin.begin(), options.plugin.end());
   settings.device = options.device;
   if (options.precision != "auto") settings.precision = options.precision;
@@ -84,7 +86,7 @@ int run_eval(const EvalOptions& options) {
   built.network->to(device);
   const DataSource source = open_data(settings, Parts::validation);
   require_same_classes(checkpoint, *source.validation);
-  data::Loader loader(source.validation, validation_loader(settings, source));
+  data::Loader loader(source.validation, validation_loader(settings, source, device));
   const auto start = std::chrono::steady_clock::now();
   const auto result = evaluate(*built.network, loader, source.normalization, device);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

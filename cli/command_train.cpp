@@ -21,9 +21,10 @@ void warn(const std::string& text) {
 
 // What the tensors of a checkpoint and its place in an epoch depend on.
 const std::vector<std::string> bound_to_checkpoint = {
-    "model",       "num-classes", "relu",    "init-scale", "quant",       "bits",       "w-bits",
-    "a-bits",      "set",         "w-quant", "a-quant",    "first-layer", "last-layer", "first-w-bits",
-    "last-w-bits", "batch-size",  "seed",    "shuffle",    "drop-last",   "optimizer"};
+    "model",      "num-classes",  "relu",        "init-scale", "quant",      "bits",
+    "w-bits",     "a-bits",       "set",         "w-quant",    "a-quant",    "first-layer",
+    "last-layer", "first-w-bits", "last-w-bits", "rank",       "world-size", "batch-size",
+    "seed",       "shuffle",      "drop-last",   "optimizer"};
 
 // The settings of a resumed run: those of the checkpoint, with the flags that were typed on top.
 TrainOptions resumed_options(const TrainOptions& typed, TrainOptions saved, const std::string& origin) {

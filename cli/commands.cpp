@@ -9,6 +9,22 @@ Field device_field(std::string& device) {
   return {.name = "device", .slot = &device, .help = "where to compute", .choices = {"auto", "cpu", "cuda"}};
 }
 
+Field batch_size_field(std::int64_t& batch_size) {
+  return {.name = "batch-size",
+          .slot = &batch_size,
+          .help = "images per step",
+          .range = {.low = 1, .high = 1e6},
+          .short_name = "b"};
+}
+
+Field workers_field(std::int64_t& workers) {
+  return {.name = "workers",
+          .slot = &workers,
+          .help = "threads that load data",
+          .range = {.low = 0, .high = 1024},
+          .short_name = "j"};
+}
+
 Field plugin_field(std::vector<std::string>& plugin) {
   return {.name = "plugin", .slot = &plugin, .help = "shared library with more quantizers; repeatable"};
 }
@@ -30,20 +46,12 @@ Fields eval_fields(EvalOptions& o) {
        .slot = &o.data,
        .help = "as for training; none: the data of the checkpoint's run",
        .value_name = "PATH"},
-      {.name = "batch-size",
-       .slot = &o.batch_size,
-       .help = "images per step",
-       .range = {.low = 1, .high = 1e6},
-       .short_name = "b"},
+      batch_size_field(o.batch_size),
       {.name = "image-size",
        .slot = &o.image_size,
        .help = "height and width; auto: as in training",
        .range = {.low = 1, .high = 8192}},
-      {.name = "workers",
-       .slot = &o.workers,
-       .help = "threads that load data",
-       .range = {.low = 0, .high = 1024},
-       .short_name = "j"},
+      workers_field(o.workers),
       {.name = "bad-images",
        .slot = &o.bad_images,
        .help = "an unreadable image ends the command, or is left out",
@@ -138,6 +146,40 @@ Fields explain_fields(ExplainOptions& o) {
   };
   append(fields, {plugin_field(o.plugin), json_field(o.json)});
   return grouped("Options", fields);
+}
+
+Fields bench_data_fields(BenchDataOptions& o) {
+  return grouped(
+      "Options",
+      {{.name = "data", .slot = &o.data, .help = "as for training; none: the demo set", .value_name = "PATH"},
+       {.name = "split", .slot = &o.split, .help = "which images", .choices = {"train", "val"}},
+       workers_field(o.workers),
+       {.name = "readers",
+        .slot = &o.readers,
+        .help = "threads that read files ahead of the workers",
+        .range = {.low = 0, .high = 256}},
+       batch_size_field(o.batch_size),
+       {.name = "image-size",
+        .slot = &o.image_size,
+        .help = "height and width; auto: 224, or the data set's",
+        .range = {.low = 1, .high = 8192}},
+       {.name = "augment",
+        .slot = &o.augment,
+        .help = "as for training",
+        .choices = {"auto", "imagenet", "cifar", "resize", "none"}},
+       {.name = "bad-images",
+        .slot = &o.bad_images,
+        .help = "an unreadable image ends the command, or is replaced",
+        .choices = {"fail", "skip"}},
+       {.name = "seconds",
+        .slot = &o.seconds,
+        .help = "time for all measurements together",
+        .range = {.low = 0.1, .high = 86400}},
+       {.name = "images",
+        .slot = &o.images,
+        .help = "images of each measurement, at most; 0: as many as there is time for",
+        .range = {.low = 0}},
+       json_field(o.json)});
 }
 
 Fields verify_fields(VerifyOptions& o) {

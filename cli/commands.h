@@ -58,6 +58,20 @@ struct ExplainOptions {
   std::vector<std::string> plugin;
 };
 
+struct BenchDataOptions {
+  std::string data;  // "" = the demo set
+  std::string split = "train";
+  std::int64_t workers = 2;
+  std::int64_t readers = 4;
+  std::int64_t batch_size = 64;
+  std::optional<std::int64_t> image_size;  // unset: as for training
+  std::string augment = "auto";
+  std::string bad_images = "fail";
+  double seconds = 10;      // for all measurements together
+  std::int64_t images = 0;  // at most, for each measurement; 0 = no limit
+  bool json = false;
+};
+
 struct VerifyOptions {
   std::vector<std::string> families;  // NAME.json with NAME.safetensors beside it, or folders of them
   bool cases = false;                 // list every case
@@ -71,12 +85,14 @@ Fields list_fields(ListOptions& options);
 Fields apply_fields(ApplyOptions& options);
 Fields explain_fields(ExplainOptions& options);
 Fields verify_fields(VerifyOptions& options);
+Fields bench_data_fields(BenchDataOptions& options);
 
-int run_train(const TrainOptions& options);      // command_train.cpp
-int run_eval(const EvalOptions& options);        // command_eval.cpp
-int run_list(const ListOptions& options);        // command_list.cpp
-int run_apply(const ApplyOptions& options);      // command_apply.cpp
-int run_explain(const ExplainOptions& options);  // command_explain.cpp
-int run_verify(const VerifyOptions& options);    // command_verify.cpp; 1 and 3 as documented there
+int run_train(const TrainOptions& options);           // command_train.cpp
+int run_eval(const EvalOptions& options);             // command_eval.cpp
+int run_list(const ListOptions& options);             // command_list.cpp
+int run_apply(const ApplyOptions& options);           // command_apply.cpp
+int run_explain(const ExplainOptions& options);       // command_explain.cpp
+int run_verify(const VerifyOptions& options);         // command_verify.cpp; 1 and 3 as documented there
+int run_bench_data(const BenchDataOptions& options);  // command_bench_data.cpp
 
 }  // namespace qtrain::cli

@@ -1,4 +1,5 @@
 #include "cli/data_setup.h"
+#include "data/sets/imagenet.h"
 #include "data/sets/open.h"
 
 #include <fmt/format.h>
@@ -26,10 +27,16 @@ Kind kind_of(const std::string& spec) {
   return spec.starts_with("tensors:") ? Kind::tensors : Kind::folder;
 }
 
+// A set that was meant to be ImageNet and isn't whole trains without an error.
+void announce_difference(const data::Dataset& dataset, data::Split split) {
+  const std::string text = data::imagenet_difference(dataset, split);
+  if (!text.empty()) std::cerr << "note: " << text << std::endl;
+}
+
 // Says once that the demo set is being made: it takes a while.
 data::Progress announce_demo() {
   return [announced = false](std::size_t, std::size_t total) mutable {
-    if (!announced) std::cout << fmt::format("making the demo set once: {} JPEG files", total) << std::endl;
+    if (!announced) std::cerr << fmt::format("making the demo set once: {} JPEG files", total) << std::endl;
     announced = true;
   };
 }
@@ -79,11 +86,14 @@ Normalization normalization_of(const TrainOptions& o, Kind kind, const DataSourc
   return {.name = name, .mean = {0.485F, 0.456F, 0.406F}, .deviation = {0.229F, 0.224F, 0.225F}};
 }
 
-data::LoaderOptions loader_options(const TrainOptions& o, const DataSource& source) {
+data::LoaderOptions loader_options(const TrainOptions& o, const DataSource& source, Device device) {
   data::LoaderOptions loader;
   loader.batch_size = static_cast<std::size_t>(o.batch_size);
   loader.seed = static_cast<std::uint64_t>(o.seed);
   loader.workers = static_cast<int>(o.workers);
+  loader.readers = static_cast<int>(o.readers);
+  loader.shard = {static_cast<std::size_t>(o.rank), static_cast<std::size_t>(o.world_size)};
+  loader.device = &backend(device);
   loader.prefetch = std::max<std::size_t>(4, 2 * static_cast<std::size_t>(o.workers));
   loader.bad_images = o.bad_images == "skip" ? data::BadImages::skip : data::BadImages::fail;
   loader.pipeline.image_size = static_cast<int>(source.image_size);
@@ -109,6 +119,8 @@ DataSource open_data(const TrainOptions& options, Parts parts) {
   if (parts == Parts::both)
     source.train = data::open_dataset(source.spec, data::Split::train, announce_demo());
   source.validation = data::open_dataset(source.spec, data::Split::val, announce_demo());
+  if (source.train) announce_difference(*source.train, data::Split::train);
+  announce_difference(*source.validation, data::Split::val);
   source.image_size =
       options.image_size.value_or(default_image_size(kind, *source.validation, options.model));
   source.augment = options.augment == "auto" ? default_augment(kind) : options.augment;
@@ -117,15 +129,15 @@ DataSource open_data(const TrainOptions& options, Parts parts) {
   return source;
 }
 
-data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source) {
-  data::LoaderOptions loader = loader_options(options, source);
+data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source, Device device) {
+  data::LoaderOptions loader = loader_options(options, source, device);
   loader.shuffle = options.shuffle;
   loader.drop_last = options.drop_last;
   return loader;
 }
 
-data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source) {
-  data::LoaderOptions loader = loader_options(options, source);
+data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source, Device device) {
+  data::LoaderOptions loader = loader_options(options, source, device);
   loader.shuffle = false;
   loader.pipeline.train = false;
   return loader;

@@ -34,13 +34,15 @@ struct DataSource {
 // Which parts of a data set to open: an evaluation needs no training images.
 enum class Parts { both, validation };
 
-// Opens the data of --data; the demo set is made if it isn't there yet, with a line on standard output.
+// Opens the data of --data; the demo set is made if it isn't there yet, with a line on standard error; so
+// does a set that looks like ImageNet and has another size.
 // Errors of open_dataset, and ValueError for settings that don't suit the data.
 DataSource open_data(const TrainOptions& options, Parts parts = Parts::both);
 
-data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source);
+// `device`: where the batches will go.
+data::LoaderOptions training_loader(const TrainOptions& options, const DataSource& source, Device device);
 // In order, whole, resized and cropped as for evaluation.
-data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source);
+data::LoaderOptions validation_loader(const TrainOptions& options, const DataSource& source, Device device);
 
 struct DeviceBatch {
   Tensor images;  // [N, 3, H, W], normalized

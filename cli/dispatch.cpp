@@ -23,11 +23,12 @@ using Arguments = std::vector<std::string>;
 
 const std::string overview =
     "Trains a network, quantized or float. Other commands, each with its own --help:\n"
-    "  qtrain eval     accuracy of a checkpoint\n"
-    "  qtrain list     models, quantizers, data sets, ... with their options\n"
-    "  qtrain apply    one quantizer on a tensor file\n"
-    "  qtrain explain  a quantizer's output and gradients as a picture\n"
-    "  qtrain verify   golden cases of the quantizers";
+    "  qtrain eval        accuracy of a checkpoint\n"
+    "  qtrain list        models, quantizers, data sets, ... with their options\n"
+    "  qtrain apply       one quantizer on a tensor file\n"
+    "  qtrain explain     a quantizer's output and gradients as a picture\n"
+    "  qtrain verify      golden cases of the quantizers\n"
+    "  qtrain bench-data  how fast a data set is read and decoded";
 
 const CommandText train_text = {
     "qtrain [train]", overview,
@@ -61,6 +62,12 @@ const CommandText verify_text = {
     "Runs every case of golden families and prints how near each role comes.\n"
     "Exit status 1 if any case is out of tolerance or stops with an error, 3 if some can't be run here.",
     "  qtrain verify tests/golden"};
+
+const CommandText bench_data_text = {
+    "qtrain bench-data",
+    "Reads and decodes images without training: how fast the disk is, how fast the decoder, and what both\n"
+    "together give. Says which of them limits.",
+    "  qtrain bench-data --data DIR --workers 8 --batch-size 256"};
 
 // Parses into `options`; false when the help was printed instead.
 template <class Options>
@@ -106,7 +113,8 @@ std::optional<TrainOptions> parse_train(const Arguments& arguments) {
 }
 
 int choose(const Arguments& arguments, const Commands& commands, std::ostream& out) {
-  static const std::vector<std::string> names = {"train", "eval", "list", "apply", "explain", "verify"};
+  static const std::vector<std::string> names = {"train",   "eval",   "list",      "apply",
+                                                 "explain", "verify", "bench-data"};
   const std::string first = arguments.empty() ? "" : arguments.front();
   if (first == "--version" || first == "-V") {
     out << "qtrain " << QTRAIN_VERSION << "\n";
@@ -115,13 +123,14 @@ int choose(const Arguments& arguments, const Commands& commands, std::ostream& o
   const bool named = !first.empty() && first[0] != '-';
   if (named && std::find(names.begin(), names.end(), first) == names.end())
     throw ValueError({"command line", fmt::format("unknown command '{}'", first), "",
-                      "train|eval|list|apply|explain|verify", suggest(first, names)});
+                      "train|eval|list|apply|explain|verify|bench-data", suggest(first, names)});
   const Arguments rest(arguments.begin() + (named ? 1 : 0), arguments.end());
   if (first == "eval") return run(commands.eval, eval_fields, eval_text, rest, out);
   if (first == "list") return run(commands.list, list_fields, list_text, rest, out);
   if (first == "apply") return run(commands.apply, apply_fields, apply_text, rest, out);
   if (first == "explain") return run(commands.explain, explain_fields, explain_text, rest, out);
   if (first == "verify") return run(commands.verify, verify_fields, verify_text, rest, out);
+  if (first == "bench-data") return run(commands.bench_data, bench_data_fields, bench_data_text, rest, out);
   const auto options = parse_train(rest);
   if (options) return commands.train(*options);
   TrainOptions defaults;

@@ -23,8 +23,9 @@ class EvaluationMode {
   bool before_;
 };
 
-// Unreadable samples were replaced by others; here, where order is that of the data set, those show.
-void drop_replacements(data::Batch& batch, std::int64_t first_index) {
+// Unreadable samples were replaced by others; here, where order is that of the data set, those show. `place`:
+// of the batch's first sample among those of this process.
+void drop_replacements(data::Batch& batch, const data::EpochOrder& order, std::size_t place) {
   const auto count = static_cast<std::size_t>(batch.count);
   const std::size_t pixels = (batch.bytes.size() + batch.floats.size()) / std::max<std::size_t>(1, count);
   std::size_t kept = 0;
@@ -34,7 +35,7 @@ void drop_replacements(data::Batch& batch, std::int64_t first_index) {
                   values.begin() + static_cast<std::ptrdiff_t>(kept * pixels));
   };
   for (std::size_t i = 0; i < count; ++i) {
-    if (batch.indices[i] != first_index + static_cast<std::int64_t>(i)) continue;
+    if (batch.indices[i] != static_cast<std::int64_t>(order(place + i))) continue;
     move_values(batch.bytes, i);
     move_values(batch.floats, i);
     batch.labels[kept] = batch.labels[i];
@@ -99,10 +100,10 @@ std::optional<EvaluationResult> evaluate(Module& network, data::Loader& loader,
   data::Batch batch;
   std::int64_t batches = 0;
   loader.start_epoch(0);
-  for (std::int64_t index = 0; loader.next(batch);) {
-    const std::int64_t first = index;
-    index += batch.count;
-    drop_replacements(batch, first);
+  for (std::size_t place = 0; loader.next(batch);) {
+    const std::size_t first = place;
+    place += batch.labels.size();
+    drop_replacements(batch, loader.order(), first);
     if (batch.count > 0) {
       const DeviceBatch input = to_device(batch, normalization, device);
       totals.add(cast(network(input.images), DType::f32), input.labels, input.count);

@@ -62,6 +62,8 @@ std::string header_text(const Session& session, const RunFolder& folder, const R
       "data       {}: {} training and {} validation images at {}x{}, augment {}, normalize {}\n",
       session.data.spec, session.data.train->size(), session.data.validation->size(), session.data.image_size,
       session.data.image_size, session.data.augment, session.data.normalization.name);
+  if (o.world_size > 1)
+    text += fmt::format("           this process loads part {} of {}\n", o.rank + 1, o.world_size);
   text += fmt::format("training   {} epochs of {} steps, batch size {}, {} lr {:.4g} {}, seed {}\n", o.epochs,
                       session.steps_per_epoch(), o.batch_size, o.optimizer, o.lr, o.schedule, o.seed);
   text += fmt::format("device     {}{}, {} threads, {} loader workers\n", describe(session.device),

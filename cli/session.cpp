@@ -61,10 +61,10 @@ Session make_session(const TrainOptions& options) {
   session.data = open_data(options);
   const std::int64_t classes = choose_classes(options, *session.data.train);
   session.options = resolved(options, session.data, classes);
-  session.training =
-      std::make_unique<data::Loader>(session.data.train, training_loader(options, session.data));
-  session.validation =
-      std::make_unique<data::Loader>(session.data.validation, validation_loader(options, session.data));
+  session.training = std::make_unique<data::Loader>(session.data.train,
+                                                    training_loader(options, session.data, session.device));
+  session.validation = std::make_unique<data::Loader>(
+      session.data.validation, validation_loader(options, session.data, session.device));
   BuiltModel built = build_model(options, classes);
   session.network = std::move(built.network);
   session.quantized_layers = std::move(built.quantized_layers);

@@ -108,6 +108,10 @@ Fields data_fields(TrainOptions& o) {
        .help = "threads that load data; results don't depend on it",
        .range = {.low = 0, .high = 1024},
        .short_name = "j"},
+      {.name = "readers",
+       .slot = &o.readers,
+       .help = "threads that read files ahead of the workers; 0: each worker reads for itself",
+       .range = {.low = 0, .high = 256}},
       {.name = "augment",
        .slot = &o.augment,
        .help = "random crops and flips of the training images",
@@ -130,6 +134,14 @@ Fields data_fields(TrainOptions& o) {
        .count = 2},
       {.name = "shuffle", .slot = &o.shuffle, .help = "new order in every epoch"},
       {.name = "drop-last", .slot = &o.drop_last, .help = "leave out an incomplete last training batch"},
+      {.name = "rank",
+       .slot = &o.rank,
+       .help = "number of this process among those that share the data, from 0",
+       .range = at_least_0},
+      {.name = "world-size",
+       .slot = &o.world_size,
+       .help = "processes that share the data: each loads its part of every epoch; gradients stay apart",
+       .range = at_least_1},
       {.name = "bad-images",
        .slot = &o.bad_images,
        .help = "an unreadable image ends the run, or is replaced",
@@ -323,6 +335,10 @@ void validate(const TrainOptions& o) {
            fmt::format("at most --epochs {}", o.epochs), ""});
   require(o.mean.empty() == o.std.empty(), {"--mean", "--mean and --std go together",
                                             o.mean.empty() ? "only --std" : "only --mean", "both", ""});
+  // A resumed run's other flag is in the checkpoint, where neither can change.
+  require(!o.resume.empty() || o.rank < o.world_size,
+          {"--rank", "no such process", std::to_string(o.rank),
+           fmt::format("0 to {}, below --world-size", o.world_size - 1), ""});
   require(o.rrc_scale.empty() || o.rrc_scale[0] <= o.rrc_scale[1],
           {"--rrc-scale", "the range is upside down", fmt::format("{}", fmt::join(o.rrc_scale, ",")),
            "smaller,larger", ""});

@@ -56,6 +56,9 @@ struct TrainOptions {
   std::vector<double> rrc_scale;  // area of a random resized crop; empty: 0.08,1, demo 0.35,1
   bool shuffle = true;
   bool drop_last = true;
+  std::int64_t readers = 4;
+  std::int64_t rank = 0;  // of this process among world_size that share the data
+  std::int64_t world_size = 1;
   std::string bad_images = "fail";
 
   // Training

@@ -10,6 +10,8 @@
 
 #include "data/augment/transform.h"
 #include "data/dataset.h"
+#include "data/loader/epoch_order.h"
+#include "data/loader/read_ahead.h"
 #include "data/loader/sample_reader.h"
 
 namespace qtrain::data {
@@ -17,12 +19,16 @@ namespace qtrain::data {
 struct LoaderOptions {
   std::size_t batch_size = 64;
   std::uint64_t seed = 0;
-  bool shuffle = true;       // else the dataset's order
-  bool drop_last = false;    // leave out a last batch that isn't full
-  int workers = 2;           // threads; 0 reads in the thread that calls next()
+  bool shuffle = true;     // else the dataset's order
+  bool drop_last = false;  // leave out a last batch that isn't full
+  int workers = 2;         // threads; 0 reads in the thread that calls next()
+  int readers = 4;         // threads that fetch files ahead of the workers; 0: each worker for itself
+  ReadAhead::Limits read_ahead;
   std::size_t prefetch = 4;  // batches that may be ready or in work at a time
+  Shard shard;               // the part of each epoch that this process loads
   PipelineOptions pipeline;
   BadImages bad_images = BadImages::fail;
+  Backend* device = nullptr;  // that copies the batches: they lie in memory that it reads directly
 };
 
 class Loader {
@@ -34,17 +40,18 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  // Begins an epoch at a place of its order, counted in samples: resuming after k batches of size B, pass
-  // k*B. What was left of an earlier epoch is dropped.
+  // Begins an epoch at a place of its order, counted in samples of this process: resuming after k batches of
+  // size B, pass k*B. What was left of an earlier epoch is dropped.
   void start_epoch(std::uint64_t epoch, std::size_t first_sample = 0);
 
   // The next batch; false (or nothing) at the end of the epoch. The first form takes back the memory of
-  // `batch`, so that a loop allocates nothing. Throws the error of the earliest unreadable sample, in order
-  // of the epoch, in the batch where it belongs; the epoch is over then.
+  // `batch`, so that a loop allocates nothing; a device may still be copying from it. Throws the error of the
+  // earliest unreadable sample, in order of the epoch, in the batch where it belongs; the epoch is over then.
   bool next(Batch& batch);
   std::optional<Batch> next();
 
   std::size_t batches_per_epoch() const;
+  const EpochOrder& order() const;  // of the epoch that was started last
   const LoaderOptions& options() const;
 
   // Seconds that next() has waited for data, over all epochs.

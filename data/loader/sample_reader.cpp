@@ -32,13 +32,13 @@ SampleReader::SampleReader(std::shared_ptr<const Dataset> dataset, const Pipelin
   }
 }
 
-void SampleReader::prepare(Batch& batch, std::size_t count) const {
+void SampleReader::prepare(Batch& batch, std::size_t count, Backend& memory) const {
   const std::size_t values = count * pipeline_.bytes_per_image();
   batch.count = static_cast<int>(count);
   batch.height = pipeline_.options().image_size;
   batch.width = pipeline_.options().image_size;
-  batch.bytes.resize(holds_floats(*dataset_) ? 0 : values);
-  batch.floats.resize(holds_floats(*dataset_) ? values : 0);
+  renew(batch.bytes, holds_floats(*dataset_) ? 0 : values, memory);
+  renew(batch.floats, holds_floats(*dataset_) ? values : 0, memory);
   batch.labels.resize(count);
   batch.indices.resize(count);
 }

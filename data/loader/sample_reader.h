@@ -11,6 +11,7 @@
 #include "data/augment/transform.h"
 #include "data/codec/image_decoder.h"
 #include "data/dataset.h"
+#include "engine/backend/host_vector.h"
 
 namespace qtrain::data {
 
@@ -21,8 +22,8 @@ struct Batch {
   int count = 0;
   int height = 0;
   int width = 0;
-  std::vector<std::uint8_t> bytes;
-  std::vector<float> floats;
+  HostVector<std::uint8_t> bytes;
+  HostVector<float> floats;
   std::vector<std::int64_t> labels;
   std::vector<std::int64_t> indices;  // of the samples in the dataset
 };
@@ -69,8 +70,8 @@ class SampleReader {
   const Dataset& dataset() const { return *dataset_; }
   Scratch make_scratch() const { return {.decoder = ImageDecoder(pipeline_.options().decode), .part = {}}; }
 
-  // Gives the batch room for `count` samples.
-  void prepare(Batch& batch, std::size_t count) const;
+  // Gives the batch room for `count` samples, in host memory of a backend that nobody reads any more.
+  void prepare(Batch& batch, std::size_t count, Backend& memory) const;
 
   // The first step: the sample's bytes from wherever they lie. What it throws is kept for the second.
   void fetch(std::size_t index, Fetched& fetched) const;

@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <mutex>
 #include <system_error>
 #include <thread>
 
 #include "data/codec/decode.h"
+#include "data/sets/cache_folder.h"
 #include "data/sets/demo_render.h"
 #include "data/sets/file_bytes.h"
 #include "engine/core/error.h"
@@ -147,21 +147,14 @@ void remove_leftovers(const fs::path& folder) {
 }  // namespace
 
 fs::path demo_folder() {
-  const auto from = [](const char* variable) -> fs::path {
-    const char* value = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe): nothing here sets variables
-    return value == nullptr ? "" : value;
-  };
-  const fs::path name = fmt::format("demo-{}", demo_version);
-  const fs::path cache = from("XDG_CACHE_HOME");
-  if (cache.is_absolute()) return cache / "qtrain" / name;  // the XDG rule: relative values are ignored
-  const fs::path home = from("HOME");
-  if (home.empty()) {
+  const std::optional<fs::path> cache = cache_folder();
+  if (!cache) {
     throw IoError({.where = "demo set",
                    .what = "no cache folder",
                    .got = "neither XDG_CACHE_HOME nor HOME",
                    .hint = "set XDG_CACHE_HOME, or pass --data"});
   }
-  return home / ".cache" / "qtrain" / name;
+  return *cache / fmt::format("demo-{}", demo_version);
 }
 
 fs::path ensure_demo_set(const fs::path& folder, const Progress& progress, const DemoCounts& counts,

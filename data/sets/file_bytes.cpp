@@ -13,13 +13,13 @@
 namespace qtrain::data {
 namespace {
 
-[[noreturn]] void fail(const std::filesystem::path& path, const std::string& what, int code) {
-  throw IoError({.where = path.string(), .what = what, .got = std::generic_category().message(code)});
+[[noreturn]] void fail(const std::string& path, const char* what, int code) {
+  throw IoError({.where = path, .what = what, .got = std::generic_category().message(code)});
 }
 
 class Descriptor {
  public:
-  Descriptor(const std::filesystem::path& path, int flags, const std::string& what)
+  Descriptor(const std::string& path, int flags, const char* what)
       : number_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
     if (number_ < 0) fail(path, what, errno);
   }
@@ -40,19 +40,19 @@ class Descriptor {
 
 }  // namespace
 
-void read_file(const std::filesystem::path& path, std::vector<std::byte>& bytes, std::size_t limit) {
+void read_file(const std::string& path, std::vector<std::byte>& bytes, std::size_t limit) {
   // Without O_NONBLOCK, opening a named pipe would wait for a writer.
   const Descriptor file(path, O_RDONLY | O_NONBLOCK, "can't open the file");
   struct stat status {};
   if (::fstat(file.number(), &status) != 0) fail(path, "can't read the file", errno);
   if (!S_ISREG(status.st_mode)) {
     throw IoError(
-        {.where = path.string(),
+        {.where = path,
          .what = S_ISDIR(status.st_mode) ? "a folder where a file should be" : "not a regular file"});
   }
   const auto size = static_cast<std::size_t>(status.st_size);
   if (size > limit) {
-    throw IoError({.where = path.string(),
+    throw IoError({.where = path,
                    .what = "the file is too large",
                    .got = std::to_string(size) + " bytes",
                    .expected = "at most " + std::to_string(limit)});
@@ -70,15 +70,15 @@ void read_file(const std::filesystem::path& path, std::vector<std::byte>& bytes,
 }
 
 void write_file(const std::filesystem::path& path, const std::vector<std::byte>& bytes) {
-  Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC, "can't create the file");
+  Descriptor file(path.string(), O_WRONLY | O_CREAT | O_TRUNC, "can't create the file");
   std::size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t count = ::write(file.number(), bytes.data() + done, bytes.size() - done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(path, "can't write the file", errno);
+    if (count < 0) fail(path.string(), "can't write the file", errno);
     done += static_cast<std::size_t>(count);
   }
-  if (file.close() != 0) fail(path, "can't write the file", errno);
+  if (file.close() != 0) fail(path.string(), "can't write the file", errno);
 }
 
 }  // namespace qtrain::data

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string_view>
-#include <system_error>
+#include <cstdlib>
+#include <ctime>
 
+#include "data/sets/cache_folder.h"
 #include "data/sets/file_bytes.h"
+#include "data/sets/folder_index.h"
+#include "data/sets/folder_listing.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {
@@ -14,102 +17,52 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int max_depth = 16;
 constexpr std::size_t max_image_file_bytes = std::size_t{512} << 20;
-
-// The folders and files directly in a folder, sorted, hidden ones left out.
-struct Listing {
-  std::vector<std::string> folders;
-  std::vector<std::string> files;
-};
-
-Listing list(const fs::path& folder) {
-  Listing listing;
-  std::error_code error;
-  fs::directory_iterator at(folder, error);
-  for (; !error && at != fs::directory_iterator(); at.increment(error)) {
-    std::string name = at->path().filename().string();
-    if (name.front() == '.') continue;
-    std::error_code ignored;  // a dangling link counts as a file, so that reading it tells
-    const bool is_folder = at->is_directory(ignored);
-    (is_folder ? listing.folders : listing.files).push_back(std::move(name));
-  }
-  if (error) {
-    throw IoError({.where = folder.string(), .what = "can't list the folder", .got = error.message()});
-  }
-  std::sort(listing.folders.begin(), listing.folders.end());
-  std::sort(listing.files.begin(), listing.files.end());
-  return listing;
-}
 
 class ImageFolder final : public Dataset {
  public:
-  ImageFolder(const fs::path& folder, std::vector<std::string> classes) : classes_(std::move(classes)) {
-    for (std::size_t label = 0; label < classes_.size(); ++label) {
-      const std::size_t before = files_.size();
-      std::vector<std::string> folders;
-      collect_folders((folder / classes_[label]).string(), 0, folders);
-      std::sort(folders.begin(), folders.end());  // as strings, like Python's sorted(os.walk())
-      for (std::string& each : folders) add_files(std::move(each), static_cast<std::uint32_t>(label));
-      if (files_.size() == before) {
-        throw FormatError({.where = (folder / classes_[label]).string(), .what = "a class without images"});
-      }
-    }
-  }
+  ImageFolder(const fs::path& folder, std::vector<std::string> classes, FolderListing listing)
+      : prefix_(folder.string() + "/"), classes_(std::move(classes)), listing_(std::move(listing)) {}
 
-  std::size_t size() const override { return files_.size(); }
+  std::size_t size() const override { return listing_.files(); }
   const std::vector<std::string>& class_names() const override { return classes_; }
 
   Content content() const override { return Content::files; }
 
   void fetch(std::size_t index, Record& record) const override {
-    record.label = files_[index].label;
-    record.name = describe(index);
+    const FolderListing::Folder& folder = listing_.folder_of(index);
+    record.label = folder.label;
+    write_path(index, folder, record.name);
     read_file(record.name, record.buffer, max_image_file_bytes);
     record.file = record.buffer;
   }
 
   std::string describe(std::size_t index) const override {
-    const File& file = files_[index];
-    return folders_[file.folder] + "/" + names_.substr(file.name, file.length);
+    std::string path;
+    write_path(index, listing_.folder_of(index), path);
+    return path;
   }
 
  private:
-  // ImageNet has 1.3 million files: names lie in one string, folders are written once.
-  struct File {
-    std::size_t name;
-    std::uint32_t length;
-    std::uint32_t folder;
-    std::uint32_t label;
-  };
-
-  static void collect_folders(const std::string& folder, int depth, std::vector<std::string>& all) {
-    if (depth > max_depth) {
-      throw FormatError({.where = folder,
-                         .what = fmt::format("folders nested more than {} deep", max_depth),
-                         .hint = "is there a symbolic link to a folder above?"});
-    }
-    all.push_back(folder);
-    for (const std::string& each : list(folder).folders) {
-      std::string inner = folder;
-      collect_folders(inner.append("/").append(each), depth + 1, all);
-    }
+  void write_path(std::size_t index, const FolderListing::Folder& folder, std::string& path) const {
+    path.assign(prefix_).append(folder.path).append("/").append(listing_.name_of(index, folder));
   }
 
-  void add_files(std::string folder, std::uint32_t label) {
-    for (const std::string& name : list(folder).files) {
-      files_.push_back({names_.size(), static_cast<std::uint32_t>(name.size()),
-                        static_cast<std::uint32_t>(folders_.size()), label});
-      names_ += name;
-    }
-    folders_.push_back(std::move(folder));
-  }
-
+  std::string prefix_;
   std::vector<std::string> classes_;
-  std::vector<std::string> folders_;
-  std::string names_;
-  std::vector<File> files_;
+  FolderListing listing_;
 };
+
+FolderListing listing_of(const fs::path& split, const std::vector<std::string>& classes,
+                         const IndexOptions& options) {
+  if (!options.folder) return list_classes(split, classes);
+  const FolderIndex index(*options.folder, split);
+  if (std::optional<FolderListing> known = index.load(classes.size())) return std::move(*known);
+  const std::time_t now = std::time(nullptr);
+  FolderListing listing = list_classes(split, classes);
+  if (listing.files() >= options.least_files) index.save(listing, now);
+  return listing;
+}
 
 std::vector<std::string> classes_in(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
@@ -117,7 +70,7 @@ std::vector<std::string> classes_in(const fs::path& folder) {
                        .what = fmt::format("no folder '{}'", folder.filename().string()),
                        .expected = "train/ and val/ with one folder of images per class"});
   }
-  std::vector<std::string> classes = list(folder).folders;
+  std::vector<std::string> classes = folders_in(folder);
   if (classes.size() < 2) {
     throw FormatError(
         {.where = folder.string(),
@@ -146,7 +99,23 @@ void require_same_classes(const fs::path& root, const std::vector<std::string>& 
 
 }  // namespace
 
-std::shared_ptr<const Dataset> open_image_folder(const fs::path& root, Split split) {
+IndexOptions IndexOptions::standard() {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing here sets variables
+  const char* word = std::getenv("QTRAIN_INDEX_CACHE");
+  const std::string value = word == nullptr ? "on" : word;
+  if (value != "on" && value != "off") {
+    throw ValueError({.where = "QTRAIN_INDEX_CACHE",
+                      .what = "not a switch",
+                      .got = "'" + value + "'",
+                      .expected = "on or off"});
+  }
+  IndexOptions options;
+  if (const auto cache = cache_folder(); cache && value == "on") options.folder = *cache / "folders";
+  return options;
+}
+
+std::shared_ptr<const Dataset> open_image_folder(const fs::path& root, Split split,
+                                                 const IndexOptions& index) {
   if (!fs::is_directory(root)) {
     throw IoError(
         {.where = root.string(),
@@ -156,7 +125,9 @@ std::shared_ptr<const Dataset> open_image_folder(const fs::path& root, Split spl
   std::vector<std::string> train = classes_in(root / "train");
   const std::vector<std::string> val = classes_in(root / "val");
   require_same_classes(root, train, val);
-  return std::make_shared<ImageFolder>(root / (split == Split::train ? "train" : "val"), std::move(train));
+  const fs::path folder = root / (split == Split::train ? "train" : "val");
+  FolderListing listing = listing_of(folder, train, index);
+  return std::make_shared<ImageFolder>(folder, std::move(train), std::move(listing));
 }
 
 }  // namespace qtrain::data

@@ -56,6 +56,14 @@ class Backend {
   virtual void copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) = 0;
   virtual void fill_zero(const Stream&, void* to, std::size_t bytes) = 0;
   virtual void synchronize(const Stream&) = 0;  // the host waits for the stream
+
+  // Host memory that host_to_device copies read directly, where other memory is first copied on the host. It
+  // may be overwritten only when it is idle: when no copy that has been queued still reads it. Released
+  // memory is handed out again when it is idle. Thread-safe; the defaults are plain memory, always idle.
+  virtual void* allocate_host(std::size_t bytes);
+  virtual void release_host(void* memory) noexcept;
+  virtual bool is_host_idle(const void* memory) const;
+
   // Whether work can be recorded (see step_graph.h). record_graph() throws DeviceError where it can't. A
   // host_to_device copy that is recorded copies at every launch what the host had at the time of recording.
   virtual bool has_graphs() const { return false; }

@@ -2,6 +2,8 @@
 // like one without.
 #include <fmt/format.h>
 
+#include <new>
+
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/cpu_backend.h"
 #include "engine/backend/settings.h"
@@ -51,6 +53,18 @@ int gpu_index(Device device) {
 }
 
 }  // namespace
+
+void* Backend::allocate_host(std::size_t bytes) {
+  return ::operator new(bytes);
+}
+
+void Backend::release_host(void* memory) noexcept {
+  ::operator delete(memory);
+}
+
+bool Backend::is_host_idle(const void* /*memory*/) const {
+  return true;
+}
 
 std::unique_ptr<GraphRecording> Backend::record_graph(const Stream& stream) {
   throw DeviceError({.where = "graph",

@@ -1,5 +1,6 @@
 // Memory of the GPU: copies to and fro, the allocator, and who waits for what.
 #include "engine/backend/cuda/pinned.h"
+#include "engine/backend/host_vector.h"
 #include "engine/core/error.h"
 #include "engine/core/host_read.h"
 #include "tests/backend_cuda/support.h"
@@ -58,6 +59,27 @@ TEST_F(MemoryOnGpu, PinnedBuffersAreCopiedFromDirectlyAndComeBack) {
   for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(values[i], static_cast<float>(i % 1000));
   const cuda::PinnedBuffer again(count * sizeof(float));
   EXPECT_EQ(again.data(), first);
+}
+
+// What a loader does with its batches: each is written into memory that no copy reads any more.
+TEST_F(MemoryOnGpu, RenewedVectorsMayBeWrittenWhileTheirCopiesAreQueued) {
+  Backend& b = backend(gpu);
+  for (const std::size_t count : {std::size_t{1000}, std::size_t{1} << 20}) {
+    std::vector<Tensor> tensors;
+    HostVector<float> values;
+    for (int i = 0; i < 8; ++i) {
+      renew(values, count, b);
+      EXPECT_TRUE(cuda::is_pinned(values.data(), count * sizeof(float)));
+      EXPECT_TRUE(b.is_host_idle(values.data()));
+      std::ranges::fill(values, static_cast<float>(i));
+      tensors.push_back(Tensor::empty({static_cast<std::int64_t>(count)}, DType::f32, gpu));
+      b.copy(b.stream(), tensors.back().raw(), values.data(), tensors.back().bytes(),
+             CopyKind::host_to_device);
+    }
+    for (int i = 0; i < 8; ++i)
+      EXPECT_EQ(tensors[static_cast<std::size_t>(i)].values(),
+                std::vector<float>(count, static_cast<float>(i)));
+  }
 }
 
 TEST_F(MemoryOnGpu, ZerosAndCopiesOnTheDevice) {

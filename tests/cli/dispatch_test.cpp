@@ -40,6 +40,7 @@ class Dispatch : public testing::Test {
   ApplyOptions apply_;
   VerifyOptions verify_;
   ExplainOptions explain_;
+  BenchDataOptions bench_data_;
   Commands commands_ = {
       [this](const TrainOptions& o) { return train_ = o, ran_ = "train", 10; },
       [this](const EvalOptions& o) { return eval_ = o, ran_ = "eval", 11; },
@@ -47,6 +48,7 @@ class Dispatch : public testing::Test {
       [this](const ApplyOptions& o) { return apply_ = o, ran_ = "apply", 13; },
       [this](const VerifyOptions& o) { return verify_ = o, ran_ = "verify", 1; },
       [this](const ExplainOptions& o) { return explain_ = o, ran_ = "explain", 14; },
+      [this](const BenchDataOptions& o) { return bench_data_ = o, ran_ = "bench-data", 15; },
   };
 };
 
@@ -108,8 +110,26 @@ TEST_F(Dispatch, ExplainOptionsArrive) {
   EXPECT_TRUE(explain_.json);
 }
 
+TEST_F(Dispatch, BenchDataOptionsArrive) {
+  EXPECT_EQ(run({"bench-data"}), 15);
+  EXPECT_EQ(bench_data_.data, "");
+  EXPECT_EQ(bench_data_.split, "train");
+  EXPECT_EQ(run({"bench-data", "--data",    "D",   "--split",  "val",          "-j",    "3",
+                 "--readers",  "0",         "-b",  "8",        "--image-size", "160",   "--augment",
+                 "resize",     "--seconds", "0.5", "--images", "100",          "--json"}),
+            15);
+  EXPECT_EQ(bench_data_.data + bench_data_.split + bench_data_.augment, "Dvalresize");
+  EXPECT_EQ(bench_data_.workers, 3);
+  EXPECT_EQ(bench_data_.readers, 0);
+  EXPECT_EQ(bench_data_.batch_size, 8);
+  EXPECT_EQ(bench_data_.image_size, 160);
+  EXPECT_EQ(bench_data_.seconds, 0.5);
+  EXPECT_EQ(bench_data_.images, 100);
+  EXPECT_TRUE(bench_data_.json);
+}
+
 TEST_F(Dispatch, HelpAndVersion) {
-  for (const std::string command : {"train", "eval", "list", "apply", "explain", "verify"}) {
+  for (const std::string command : {"train", "eval", "list", "apply", "explain", "verify", "bench-data"}) {
     EXPECT_EQ(run({command, "--help"}), 0);
     EXPECT_NE(out_.str().find("Usage: qtrain"), std::string::npos);
     EXPECT_NE(out_.str().find("Examples:\n  qtrain"), std::string::npos);
@@ -133,6 +153,9 @@ TEST_F(Dispatch, MistakesOfTheUserEndWithStatus2) {
   expect_refused({"explain", "-o", "x"}, "--quant is missing");
   expect_refused({"explain", "--quant", "sat", "--range", "-2"}, "wrong number of values");
   expect_refused({"verify"}, "families is missing");
+  expect_refused({"bench_data"}, "did you mean 'bench-data'?");
+  expect_refused({"bench-data", "--split", "test"}, "train|val");
+  expect_refused({"bench-data", "--seconds", "0"}, "--seconds");
   expect_refused({"--bits", "0\n"}, "not a whole number");
 }
 

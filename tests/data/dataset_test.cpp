@@ -1,5 +1,6 @@
 #include "data/sets/open.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -7,6 +8,7 @@
 #include <set>
 
 #include "data/loader/sample_reader.h"
+#include "data/sets/imagenet.h"
 #include "engine/core/error.h"
 #include "engine/io/safetensors.h"
 #include "tests/data/support.h"
@@ -113,6 +115,38 @@ TEST_F(ImageFolderTest, BrokenLayouts) {
   EXPECT_EQ(open_dataset(path, Split::train)->size(), 2U);
   put(root() / "file", bytes_of("x"));
   EXPECT_TRUE(contains(open_error<IoError>(path + "/file"), "not a folder"));
+}
+
+// ---- ImageNet ----
+
+class NamedClasses : public Dataset {
+ public:
+  NamedClasses(std::size_t classes, std::size_t size, const std::string& odd = "") : size_(size) {
+    for (std::size_t i = 0; i < classes; ++i) names_.push_back(fmt::format("n{:08}", 1440764 + i));
+    if (!odd.empty()) names_.back() = odd;
+  }
+  std::size_t size() const override { return size_; }
+  const std::vector<std::string>& class_names() const override { return names_; }
+  Content content() const override { return Content::files; }
+  void fetch(std::size_t, Record&) const override {}
+  std::string describe(std::size_t) const override { return ""; }
+
+ private:
+  std::size_t size_;
+  std::vector<std::string> names_;
+};
+
+TEST(ImageNetTest, ADifferenceIsToldForWhatLooksLikeImageNetOnly) {
+  const auto text = [](const Dataset& set, Split split) { return imagenet_difference(set, split); };
+  EXPECT_EQ(text(NamedClasses(1000, 1'281'167), Split::train), "");
+  EXPECT_EQ(text(NamedClasses(1000, 50'000), Split::val), "");
+  EXPECT_EQ(text(NamedClasses(1000, 1'281'100), Split::train),
+            "training images: 1,281,100, 67 fewer than ImageNet's 1,281,167");
+  EXPECT_EQ(text(NamedClasses(1000, 51'234), Split::val),
+            "validation images: 51,234, 1,234 more than ImageNet's 50,000");
+  EXPECT_EQ(text(NamedClasses(999, 7), Split::train), "");
+  for (const char* odd : {"n0144076", "x01440764", "n0144076x", "n014407640"})
+    EXPECT_EQ(text(NamedClasses(1000, 7, odd), Split::train), "") << odd;
 }
 
 // ---- names of datasets ----

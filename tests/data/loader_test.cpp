@@ -2,82 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
+#include <chrono>
 #include <set>
 #include <thread>
 
 #include "engine/core/error.h"
+#include "tests/data/fake_dataset.h"
 #include "tests/data/support.h"
 
 namespace qtrain::data {
 namespace {
-
-// Images of varying size whose pixels tell their index; chosen ones can't be read.
-class FakeDataset : public Dataset {
- public:
-  explicit FakeDataset(std::size_t size, std::set<std::size_t> broken = {}, int side = 0)
-      : size_(size), broken_(std::move(broken)), side_(side) {}
-
-  std::size_t size() const override { return size_; }
-  const std::vector<std::string>& class_names() const override { return names_; }
-  Content content() const override { return Content::pixels; }
-  Size image_size() const override { return {side_, side_}; }
-  void fetch(std::size_t index, Record& sample) const override {
-    ++loads;
-    sample.name = describe(index);
-    if (broken_.contains(index)) throw FormatError({.where = describe(index), .what = "broken on purpose"});
-    if (index % 7 == 3) std::this_thread::yield();
-    const int width = side_ ? side_ : 20 + static_cast<int>(index % 9);
-    const int height = side_ ? side_ : 18 + static_cast<int>(index % 5);
-    sample.image = noise_image(width, height, index);
-    sample.label = static_cast<std::int64_t>(index % 3);
-  }
-  std::string describe(std::size_t index) const override { return "fake/" + std::to_string(index); }
-
-  mutable std::atomic<std::size_t> loads{0};
-
- private:
-  std::size_t size_;
-  std::set<std::size_t> broken_;
-  int side_;
-  std::vector<std::string> names_ = {"a", "b", "c"};
-};
-
-LoaderOptions small_options(int workers) {
-  LoaderOptions options;
-  options.batch_size = 16;
-  options.seed = 9;
-  options.workers = workers;
-  options.pipeline.image_size = 12;
-  return options;
-}
-
-struct Epoch {
-  std::vector<std::vector<std::uint8_t>> bytes;
-  std::vector<std::int64_t> labels;
-  std::vector<std::int64_t> indices;
-  friend bool operator==(const Epoch&, const Epoch&) = default;
-};
-
-Epoch drain(Loader& loader) {
-  Epoch epoch;
-  Batch batch;
-  while (loader.next(batch)) {
-    EXPECT_EQ(batch.bytes.size(), static_cast<std::size_t>(batch.count * batch.height * batch.width * 3));
-    EXPECT_EQ(batch.labels.size(), static_cast<std::size_t>(batch.count));
-    epoch.bytes.push_back(batch.bytes);
-    epoch.labels.insert(epoch.labels.end(), batch.labels.begin(), batch.labels.end());
-    epoch.indices.insert(epoch.indices.end(), batch.indices.begin(), batch.indices.end());
-  }
-  return epoch;
-}
-
-Epoch run_epoch(const std::shared_ptr<const Dataset>& dataset, const LoaderOptions& options,
-                std::uint64_t epoch) {
-  Loader loader(dataset, options);
-  loader.start_epoch(epoch);
-  return drain(loader);
-}
 
 TEST(LoaderTest, BatchesDependOnSeedAndEpochOnly) {
   const auto dataset = std::make_shared<FakeDataset>(150);
@@ -291,6 +225,41 @@ TEST(LoaderTest, RefusesOptionsOutOfRange) {
   refused([](LoaderOptions& o) { o.prefetch = 0; });
   refused([](LoaderOptions& o) { o.drop_last = true; });  // 10 samples, batches of 16
   EXPECT_THROW(Loader(std::make_shared<FakeDataset>(0), small_options(1)), ValueError);
+}
+
+// What is waited for is what next() takes: all of the reading where it is done there, and never more than the
+// caller sees.
+TEST(LoaderTest, WaitingIsTheTimeSpentInNext) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  class Timed : public FakeDataset {
+   public:
+    using FakeDataset::FakeDataset;
+    void fetch(std::size_t index, Record& record) const override {
+      const auto start = Clock::now();
+      FakeDataset::fetch(index, record);
+      time += Clock::now() - start;
+    }
+    mutable Clock::duration time{};
+  };
+  const auto dataset = std::make_shared<Timed>(64);
+  for (const int workers : {0, 1}) {
+    Loader loader(dataset, small_options(workers));
+    Clock::duration outside{};
+    dataset->time = {};
+    loader.start_epoch(0);
+    Batch batch;
+    for (bool more = true; more;) {
+      const auto start = Clock::now();
+      more = loader.next(batch);
+      outside += Clock::now() - start;
+    }
+    EXPECT_GT(loader.wait_seconds(), 0);
+    EXPECT_LE(loader.wait_seconds(), seconds(outside));
+    if (workers == 0) {
+      EXPECT_GE(loader.wait_seconds(), seconds(dataset->time));
+    }
+  }
 }
 
 TEST(LoaderTest, CanBeDestroyedAtAnyTime) {

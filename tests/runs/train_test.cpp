@@ -44,8 +44,8 @@ TEST_F(Train, LeavesAWholeRunFolderAndSaysWhatItDid) {
   EXPECT_EQ(result.err, "");
   for (const char* part :
        {"resnet20, 4 classes", "sat 4 bits", "48 training and 16 validation images at 16x16",
-        "epoch 2/3  step 4/6", "epoch 3/3: train loss", "result      top-1", "best top-1", "img/s", "smaller",
-        "best.safetensors"})
+        "epoch 2/3  step 4/6", "epoch 3/3: train loss", "% of it waiting for data", "result      top-1",
+        "best top-1", "img/s", "smaller", "best.safetensors"})
     EXPECT_TRUE(has(result.out, part)) << part << "\n" << result.out;
   for (const char* name : {"config.toml", "steps.csv", "epochs.csv", "last.safetensors",
                            "previous.safetensors", "best.safetensors"})

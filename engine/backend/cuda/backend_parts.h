@@ -7,6 +7,7 @@
 #include "engine/backend/cuda/convolution_choice.h"
 #include "engine/backend/cuda/cublaslt.h"
 #include "engine/backend/cuda/cuda_backend.h"
+#include "engine/backend/cuda/pinned.h"
 #include "engine/backend/cuda/transfer.h"
 
 namespace qtrain {
@@ -19,6 +20,7 @@ struct CudaBackend::Parts {
   CachingAllocator allocator;
   std::uint32_t* arrivals;  // see Stream
   cuda::Transfers transfers;
+  cuda::PinnedBuffers host_memory;
 
   // The libraries take memory and time to start; programs that don't convolve needn't pay.
   cuda::ConvolutionChoices& convolutions();

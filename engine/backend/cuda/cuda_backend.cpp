@@ -80,6 +80,19 @@ void CudaBackend::synchronize(const Stream& stream) {
   cuda::wait_for(cuda::native(stream));
 }
 
+void* CudaBackend::allocate_host(std::size_t bytes) {
+  cuda::use_device(index_);  // a loader's thread may have no current device yet
+  return parts_->host_memory.allocate(bytes);
+}
+
+void CudaBackend::release_host(void* memory) noexcept {
+  parts_->host_memory.release(memory);
+}
+
+bool CudaBackend::is_host_idle(const void* memory) const {
+  return parts_->host_memory.finished(memory);
+}
+
 void CudaBackend::configure(const DeviceSettings& settings) {
   math_ = settings.math;
   autotune_ = settings.autotune;

@@ -26,6 +26,9 @@ class CudaBackend final : public Backend {
   void copy(const Stream&, void* to, const void* from, std::size_t bytes, CopyKind) override;
   void fill_zero(const Stream&, void* to, std::size_t bytes) override;
   void synchronize(const Stream&) override;
+  void* allocate_host(std::size_t bytes) override;  // page-locked
+  void release_host(void* memory) noexcept override;
+  bool is_host_idle(const void* memory) const override;
   bool has_graphs() const override { return true; }
   std::unique_ptr<GraphRecording> record_graph(const Stream& stream) override;
 

@@ -34,6 +34,13 @@ namespace {
 
 constexpr std::size_t smallest_block = std::size_t{64} << 10;
 
+// Few different capacities, so that blocks find new users, and at most a quarter of one is unused: an eighth
+// of the next power of two decides.
+std::size_t capacity_for(std::size_t bytes) {
+  const std::size_t step = std::bit_ceil(std::max(bytes, smallest_block)) / 8;
+  return std::max((bytes + step - 1) / step * step, smallest_block);
+}
+
 }  // namespace
 
 class PinnedPool {
@@ -47,7 +54,7 @@ class PinnedPool {
   }
 
   Block* take(std::size_t bytes) {
-    const std::size_t capacity = std::bit_ceil(std::max(bytes, smallest_block));
+    const std::size_t capacity = capacity_for(bytes);
     const std::scoped_lock lock(mutex_);
     const auto fits = [&](const std::unique_ptr<Block>& b) {
       return b->capacity == capacity && b->finished();
@@ -108,6 +115,25 @@ void PinnedBuffer::mark_copied(const Stream& stream) const {
 
 bool PinnedBuffer::finished() const {
   return block_->finished();
+}
+
+void* PinnedBuffers::allocate(std::size_t bytes) {
+  PinnedBuffer buffer(bytes);
+  void* const memory = buffer.data();
+  const std::scoped_lock lock(mutex_);
+  buffers_.emplace(memory, std::move(buffer));
+  return memory;
+}
+
+void PinnedBuffers::release(const void* memory) noexcept {
+  const std::scoped_lock lock(mutex_);
+  buffers_.erase(memory);
+}
+
+bool PinnedBuffers::finished(const void* memory) const {
+  const std::scoped_lock lock(mutex_);
+  const auto found = buffers_.find(memory);
+  return found == buffers_.end() || found->second.finished();
 }
 
 bool is_pinned(const void* data, std::size_t bytes) {

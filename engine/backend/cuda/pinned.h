@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
+#include <mutex>
 
 #include "engine/core/device.h"
 
@@ -30,6 +32,18 @@ class PinnedBuffer {
   };
   std::unique_ptr<Block, Return> block_;
   std::size_t bytes_;
+};
+
+// PinnedBuffers that are known by their addresses. Thread-safe.
+class PinnedBuffers {
+ public:
+  void* allocate(std::size_t bytes);
+  void release(const void* memory) noexcept;
+  bool finished(const void* memory) const;  // true for other memory
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<const void*, PinnedBuffer> buffers_;
 };
 
 // Whether these bytes lie in a PinnedBuffer that is alive, so that a copy needs no staging.

@@ -11,8 +11,9 @@
 
 namespace qtrain::cuda {
 
-// Host memory is free for reuse when to_device() returns, unless it is a PinnedBuffer, which knows itself
-// when it is. The host doesn't wait: pageable memory goes into a pinned buffer first.
+// Host memory is free for reuse when to_device() returns, unless it is a PinnedBuffer (Backend::allocate_host
+// gives such), which knows itself when it is. The host doesn't wait: pageable memory goes into a pinned
+// buffer first.
 //
 // Large copies overlap with the work that is queued on the compute stream. They can't go to their destination
 // at once, because the allocator may have given it memory that work queued earlier still uses. So the copy
