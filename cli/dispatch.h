@@ -18,6 +18,7 @@ struct Commands {
   std::function<int(const ApplyOptions&)> apply = run_apply;
   std::function<int(const VerifyOptions&)> verify = run_verify;
   std::function<int(const ExplainOptions&)> explain = run_explain;
+  std::function<int(const PackOptions&)> pack = run_pack;
 };
 
 // Runs `qtrain <arguments>`: train when no command is named. Exit status: the command's own; 2 and one line

@@ -6,7 +6,7 @@
 
 #include "data/augment/transform.h"
 #include "data/codec/decode.h"
-#include "data/packing/in_order.h"
+#include "data/in_order.h"
 #include "data/sets/pack.h"
 #include "engine/core/error.h"
 
