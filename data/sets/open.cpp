@@ -8,6 +8,8 @@
 #include "data/sets/demo.h"
 #include "data/sets/image_folder.h"
 #include "data/sets/pack.h"
+#include "data/sets/tar.h"
+#include "data/sets/tar_shards.h"
 #include "data/sets/tensor_dataset.h"
 #include "engine/core/error.h"
 
@@ -21,8 +23,8 @@ bool looks_like_kind(const std::string& prefix) {
   });
 }
 
-constexpr auto forms = "PATH, pack:FILE, cifar10:DIR, cifar100:DIR, tensors:FILE or demo";
-const std::vector<std::string> kinds_with_path = {"pack", "cifar10", "cifar100", "tensors"};
+constexpr auto forms = "PATH, pack:FILE, tar:DIR, cifar10:DIR, cifar100:DIR, tensors:FILE or demo";
+const std::vector<std::string> kinds_with_path = {"pack", "tar", "cifar10", "cifar100", "tensors"};
 
 }  // namespace
 
@@ -30,6 +32,8 @@ const std::vector<DatasetKind>& dataset_kinds() {
   static const std::vector<DatasetKind> kinds = {
       {"PATH", "ImageFolder: PATH/train and PATH/val with one folder of images per class"},
       {"FILE, pack:FILE", "image files in one file, made by 'qtrain pack'"},
+      {"DIR, tar:DIR_OR_PATTERN",
+       "tar archives of images and labels (WebDataset): DIR/train/*.tar and DIR/val/*.tar"},
       {"cifar10:DIR", "CIFAR-10, binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin)"},
       {"cifar100:DIR", "CIFAR-100, binary version (train.bin, test.bin), fine labels"},
       {"tensors:FILE.safetensors", "tensors images [N,3,H,W] uint8 or float32 and labels [N] int64 or int32"},
@@ -50,6 +54,7 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, Split split
       throw ValueError({.where = "data", .what = "no path after '" + kind + ":'", .got = "'" + spec + "'"});
     }
     if (kind == "pack") return open_pack(path, split);
+    if (kind == "tar") return open_tar(path, split);
     if (kind == "cifar10") return open_cifar(path, CifarKind::cifar10, split);
     if (kind == "cifar100") return open_cifar(path, CifarKind::cifar100, split);
     if (kind == "tensors") return open_tensor_dataset(path, split);
@@ -65,6 +70,7 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, Split split
     throw ValueError({.where = "data", .what = "the dataset's name is empty", .expected = forms});
   }
   if (is_pack(spec)) return open_pack(spec, split);
+  if (spec.ends_with(".tar") || is_tar_folder(spec)) return open_tar(spec, split);
   return open_image_folder(spec, split);
 }
 
