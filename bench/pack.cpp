@@ -93,7 +93,7 @@ int main(int argc, char** argv) try {
   arguments.expect_words(1, "pack [--size N] [--workers N] [--batch N] [--rounds N] DATA...");
   for (const bool train : {true, false}) {
     std::vector<Form> forms;
-    for (std::size_t i = 0; i < arguments.words(); ++i) {
+    for (std::size_t i = 0; i < arguments.count(); ++i) {
       Form& form = forms.emplace_back();
       form.data = arguments.word(i);
       form.open_seconds = bench::seconds_of(
