@@ -23,17 +23,17 @@ bool looks_like_kind(const std::string& prefix) {
   });
 }
 
-constexpr auto forms = "PATH, pack:FILE, tar:DIR, cifar10:DIR, cifar100:DIR, tensors:FILE or demo";
+constexpr auto forms = "DIR, pack:FILE, tar:DIR, cifar10:DIR, cifar100:DIR, tensors:FILE or demo";
 const std::vector<std::string> kinds_with_path = {"pack", "tar", "cifar10", "cifar100", "tensors"};
 
 }  // namespace
 
 const std::vector<DatasetKind>& dataset_kinds() {
   static const std::vector<DatasetKind> kinds = {
-      {"PATH", "ImageFolder: PATH/train and PATH/val with one folder of images per class"},
+      {"DIR", "ImageFolder: DIR/train and DIR/val with one folder of images per class"},
       {"FILE, pack:FILE", "image files in one file, made by 'qtrain pack'"},
       {"DIR, tar:DIR_OR_PATTERN",
-       "tar archives of images and labels (WebDataset): DIR/train/*.tar and DIR/val/*.tar"},
+       "tar archives of images and labels (WebDataset), DIR/train/*.tar and DIR/val/*.tar"},
       {"cifar10:DIR", "CIFAR-10, binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin)"},
       {"cifar100:DIR", "CIFAR-100, binary version (train.bin, test.bin), fine labels"},
       {"tensors:FILE.safetensors", "tensors images [N,3,H,W] uint8 or float32 and labels [N] int64 or int32"},

@@ -62,18 +62,22 @@ std::optional<std::uint64_t> number(std::string_view field) {
   return blanks && last > first ? std::optional(value) : std::nullopt;
 }
 
-// The sum of the header's bytes, with blanks in place of the sum. Some old programs added signed bytes.
+// The sum of the header's bytes, with blanks in place of the sum. Some old programs added signed bytes: 256
+// less for each of 128 or more.
 bool checksum_fits(std::span<const std::byte> header) {
   const auto said = number(raw(header, checksum_field));
-  std::int64_t plain = 0;
-  std::int64_t with_signs = 0;
-  for (std::size_t i = 0; i < block_bytes; ++i) {
-    const bool inside = i >= checksum_field.begin && i < checksum_field.begin + checksum_field.length;
-    const auto byte = inside ? static_cast<unsigned char>(' ') : std::to_integer<unsigned char>(header[i]);
-    plain += byte;
-    with_signs += static_cast<signed char>(byte);
-  }
-  return said && (std::cmp_equal(*said, plain) || std::cmp_equal(*said, with_signs));
+  std::uint64_t sum = 0;
+  std::uint64_t negative = 0;
+  const auto add = [&](std::span<const std::byte> bytes) {
+    for (const std::byte b : bytes) {
+      sum += std::to_integer<unsigned>(b);
+      negative += std::to_integer<unsigned>(b >> 7);
+    }
+  };
+  add(header.first(checksum_field.begin));
+  add(header.subspan(checksum_field.begin + checksum_field.length));
+  sum += std::uint64_t{' '} * checksum_field.length;
+  return said && (*said == sum || *said == sum - 256 * negative);
 }
 
 // Links, devices, folders and pipes have none, whatever their size says.
