@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -33,22 +34,25 @@ void MappedFile::expect_random_access() const {
   ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_RANDOM);
 }
 
-void MappedFile::bring(std::span<const std::byte> part) const {
+std::span<const std::byte> MappedFile::bring(std::span<const std::byte> part) const {
   static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  const std::size_t before = static_cast<std::size_t>(part.data() - bytes_.data()) % page;
+  const auto offset = static_cast<std::size_t>(part.data() - bytes_.data());
+  const std::size_t first = offset / page * page;
+  const std::size_t last = std::min(bytes_.size(), (offset + part.size() + page - 1) / page * page);
+  const auto pages = bytes_.subspan(first, last - first);
   // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast): the interface of madvise
-  auto* const start = const_cast<std::byte*>(part.data()) - before;
+  auto* const start = const_cast<std::byte*>(pages.data());
   // The first call asks the disk for all pages at once, the second waits until they are mapped and reports
   // what a touch would end in SIGBUS for.
-  ::madvise(start, before + part.size(), MADV_WILLNEED);
-  if (::madvise(start, before + part.size(), MADV_POPULATE_READ) != 0 &&
-      (errno == EFAULT || errno == EHWPOISON)) {
+  ::madvise(start, pages.size(), MADV_WILLNEED);
+  if (::madvise(start, pages.size(), MADV_POPULATE_READ) != 0 && (errno == EFAULT || errno == EHWPOISON)) {
     throw IoError({.where = name_,
                    .what = "can't read the file any more",
                    .got = "",
                    .expected = "",
                    .hint = "it was shortened while in use, or the disk reports an error"});
   }
+  return pages;
 }
 
 }  // namespace qtrain::data

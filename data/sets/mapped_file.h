@@ -26,10 +26,11 @@ class MappedFile {
   // From now on parts are read here and there, each after bring(): the system needn't read around them.
   void expect_random_access() const;
 
-  // Has a part of bytes() read. Throws IoError where the disk fails or where the file has been shortened
-  // since it was opened: touching such pages without asking first would end the process by SIGBUS. (So does
-  // shortening it between this call and the use. Before Linux 5.14 nothing is checked.)
-  void bring(std::span<const std::byte> part) const;
+  // Has a part of bytes() read, and returns it with the rest of its pages. Throws IoError where the disk
+  // fails or where the file has been shortened since it was opened: touching such pages without asking first
+  // would end the process by SIGBUS. (So does shortening it between this call and the use. Before Linux 5.14
+  // nothing is checked.)
+  std::span<const std::byte> bring(std::span<const std::byte> part) const;
 
  private:
   std::string name_;

@@ -29,7 +29,11 @@ class Tar final : public Dataset {
     const auto scan = [&](std::size_t i, Nothing&, Scanned& shard) {
       shard.file.emplace(shards[i]);
       shard.file->expect_random_access();
-      const auto bring = [&](std::span<const std::byte> part) { shard.file->bring(part); };
+      std::span<const std::byte> there;  // a label's page often holds the next header, too
+      const auto bring = [&](std::span<const std::byte> part) {
+        const bool inside = !there.empty() && part.data() >= there.data() && &part.back() <= &there.back();
+        if (!inside) there = shard.file->bring(part);
+      };
       shard.samples = read_tar_samples(shard.file->bytes(), shard.file->name(), bring);
     };
     // Headers lie far apart: it is the disk that threads wait for, so there may be more of them than cores.
