@@ -46,6 +46,7 @@ void make_in_order(std::size_t count, int threads, std::size_t ahead, Make&& mak
     }
   };
   std::vector<std::jthread> pool;  // last: stopped and joined before anything that it uses goes
+  pool.reserve(static_cast<std::size_t>(threads));
   for (int i = 0; i < threads; ++i) pool.emplace_back(work);
   std::unique_lock lock(mutex);
   while (used < count) {
