@@ -196,4 +196,39 @@ Fields verify_fields(VerifyOptions& o) {
                   json_field(o.json)});
 }
 
+Fields pack_fields(PackOptions& o) {
+  return grouped(
+      "Options",
+      {{.name = "data",
+        .slot = &o.data,
+        .help = "image files, in any form that training takes",
+        .value_name = "PATH",
+        .required = true},
+       {.name = "output",
+        .slot = &o.output,
+        .help = "the pack to write; training takes it as --data",
+        .value_name = "FILE",
+        .short_name = "o",
+        .required = true},
+       {.name = "shorter-side",
+        .slot = &o.shorter_side,
+        .help = "images whose shorter side is larger are resized to it and become JPEG; auto: none",
+        .range = {.low = 1, .high = 8192},
+        .alias = "max-side"},
+       {.name = "quality",
+        .slot = &o.quality,
+        .help = "of these JPEG files; auto: 90",
+        .range = {.low = 1, .high = 100}},
+       {.name = "workers",
+        .slot = &o.workers,
+        .help = "threads; the pack doesn't depend on it; auto: one per core",
+        .range = {.low = 1, .high = 1024},
+        .short_name = "j"},
+       {.name = "bad-images",
+        .slot = &o.bad_images,
+        .help = "an unreadable image ends the command, or is left out",
+        .choices = {"fail", "skip"}},
+       {.name = "force", .slot = &o.force, .help = "replace a pack that is there already"}});
+}
+
 }  // namespace qtrain::cli

@@ -80,12 +80,23 @@ struct VerifyOptions {
   bool json = false;
 };
 
+struct PackOptions {
+  std::string data;
+  std::string output;
+  std::optional<std::int64_t> shorter_side;  // unset: files as they are
+  std::optional<std::int64_t> quality;
+  std::optional<std::int64_t> workers;  // unset: one per core
+  std::string bad_images = "fail";
+  bool force = false;
+};
+
 Fields eval_fields(EvalOptions& options);
 Fields list_fields(ListOptions& options);
 Fields apply_fields(ApplyOptions& options);
 Fields explain_fields(ExplainOptions& options);
 Fields verify_fields(VerifyOptions& options);
 Fields bench_data_fields(BenchDataOptions& options);
+Fields pack_fields(PackOptions& options);
 
 int run_train(const TrainOptions& options);           // command_train.cpp
 int run_eval(const EvalOptions& options);             // command_eval.cpp
@@ -94,5 +105,6 @@ int run_apply(const ApplyOptions& options);           // command_apply.cpp
 int run_explain(const ExplainOptions& options);       // command_explain.cpp
 int run_verify(const VerifyOptions& options);         // command_verify.cpp; 1 and 3 as documented there
 int run_bench_data(const BenchDataOptions& options);  // command_bench_data.cpp
+int run_pack(const PackOptions& options);             // command_pack.cpp; 128 + the signal that stopped it
 
 }  // namespace qtrain::cli

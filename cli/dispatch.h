@@ -19,6 +19,7 @@ struct Commands {
   std::function<int(const VerifyOptions&)> verify = run_verify;
   std::function<int(const ExplainOptions&)> explain = run_explain;
   std::function<int(const BenchDataOptions&)> bench_data = run_bench_data;
+  std::function<int(const PackOptions&)> pack = run_pack;
 };
 
 // Runs `qtrain <arguments>`: train when no command is named. Exit status: the command's own; 2 and one line

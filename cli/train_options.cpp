@@ -97,7 +97,8 @@ Fields data_fields(TrainOptions& o) {
   return {
       {.name = "data",
        .slot = &o.data,
-       .help = "ImageFolder, cifar10:DIR, cifar100:DIR or tensors:FILE; none: a demo set is made",
+       .help =
+           "ImageFolder, pack, tar:DIR, cifar10:DIR, cifar100:DIR or tensors:FILE; none: a demo set is made",
        .value_name = "PATH"},
       {.name = "image-size",
        .slot = &o.image_size,

@@ -17,9 +17,10 @@ struct DatasetKind {
 };
 const std::vector<DatasetKind>& dataset_kinds();
 
-// `progress` is called while the demo set is being made. `spec` is PATH (an ImageFolder), cifar10:DIR,
-// cifar100:DIR, tensors:FILE.safetensors or demo. Throws ValueError for an unknown kind, IoError and
-// FormatError for files that are missing or break their rules.
+// `progress` is called while the demo set is being made. `spec` is PATH (an ImageFolder, a folder of
+// tar archives or a pack), pack:FILE, tar:DIR_OR_PATTERN, cifar10:DIR, cifar100:DIR, tensors:FILE.safetensors
+// or demo. Throws ValueError for an unknown kind, IoError and FormatError for files that are missing or break
+// their rules.
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, Split split,
                                             const Progress& progress = {});
 

@@ -1,4 +1,4 @@
-// XXH3 with 128 bits: finds damage at memory speed. Not a defence against forgery.
+// XXH3 with 128 or 64 bits: finds damage at memory speed. Not a defence against forgery.
 #pragma once
 
 #include <cstddef>
@@ -34,5 +34,8 @@ class Checksum {
 };
 
 std::string checksum_hex(std::span<const std::byte> bytes);
+
+// The 64-bit variant, for many small records.
+std::uint64_t checksum_64(std::span<const std::byte> bytes);
 
 }  // namespace qtrain

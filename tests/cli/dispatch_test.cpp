@@ -41,6 +41,7 @@ class Dispatch : public testing::Test {
   VerifyOptions verify_;
   ExplainOptions explain_;
   BenchDataOptions bench_data_;
+  PackOptions pack_;
   Commands commands_ = {
       [this](const TrainOptions& o) { return train_ = o, ran_ = "train", 10; },
       [this](const EvalOptions& o) { return eval_ = o, ran_ = "eval", 11; },
@@ -49,6 +50,7 @@ class Dispatch : public testing::Test {
       [this](const VerifyOptions& o) { return verify_ = o, ran_ = "verify", 1; },
       [this](const ExplainOptions& o) { return explain_ = o, ran_ = "explain", 14; },
       [this](const BenchDataOptions& o) { return bench_data_ = o, ran_ = "bench-data", 15; },
+      [this](const PackOptions& o) { return pack_ = o, ran_ = "pack", 15; },
   };
 };
 
@@ -128,8 +130,24 @@ TEST_F(Dispatch, BenchDataOptionsArrive) {
   EXPECT_TRUE(bench_data_.json);
 }
 
+TEST_F(Dispatch, PackOptionsArrive) {
+  EXPECT_EQ(run({"pack", "--data", "D", "-o", "P", "--shorter-side", "256", "--quality", "80", "-j", "3",
+                 "--bad-images", "skip", "--force"}),
+            15);
+  EXPECT_EQ(pack_.data + pack_.output, "DP");
+  EXPECT_EQ(pack_.shorter_side, 256);
+  EXPECT_EQ(pack_.quality, 80);
+  EXPECT_EQ(pack_.workers, 3);
+  EXPECT_EQ(pack_.bad_images, "skip");
+  EXPECT_TRUE(pack_.force);
+  EXPECT_EQ(run({"pack", "--data", "D", "-o", "P", "--max-side", "128"}), 15);
+  EXPECT_EQ(pack_.shorter_side, 128);
+  EXPECT_EQ(pack_.quality, std::nullopt);
+}
+
 TEST_F(Dispatch, HelpAndVersion) {
-  for (const std::string command : {"train", "eval", "list", "apply", "explain", "verify", "bench-data"}) {
+  for (const std::string command :
+       {"train", "eval", "list", "apply", "explain", "verify", "pack", "bench-data"}) {
     EXPECT_EQ(run({command, "--help"}), 0);
     EXPECT_NE(out_.str().find("Usage: qtrain"), std::string::npos);
     EXPECT_NE(out_.str().find("Examples:\n  qtrain"), std::string::npos);
@@ -156,6 +174,10 @@ TEST_F(Dispatch, MistakesOfTheUserEndWithStatus2) {
   expect_refused({"bench_data"}, "did you mean 'bench-data'?");
   expect_refused({"bench-data", "--split", "test"}, "train|val");
   expect_refused({"bench-data", "--seconds", "0"}, "--seconds");
+  expect_refused({"pack", "--data", "D"}, "--output is missing");
+  expect_refused({"pack", "--data", "D", "-o", "P", "--shorter-side", "0"}, "1..8192");
+  expect_refused({"pack", "--data", "D", "-o", "P", "--quality", "101"}, "1..100");
+  expect_refused({"pack", "--data", "D", "-o", "P", "--shorterside", "9"}, "did you mean --shorter-side?");
   expect_refused({"--bits", "0\n"}, "not a whole number");
 }
 

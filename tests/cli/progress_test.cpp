@@ -1,4 +1,5 @@
 #include "cli/progress.h"
+#include "cli/count_progress.h"
 
 #include <gtest/gtest.h>
 
@@ -133,6 +134,32 @@ TEST(Duration, Text) {
   EXPECT_EQ(duration_text(3 * 86400 + 4 * 3600), "3d04h");
   EXPECT_EQ(duration_text(-1), "?");
   EXPECT_EQ(duration_text(1.0 / 0.0), "?");
+}
+
+TEST_F(ProgressTest, CountingImages) {
+  CountProgress progress(output(false), "packed");
+  now_ = 5;
+  progress.show(400, 5000);  // too early
+  now_ = 10;
+  progress.show(1000, 5000);
+  EXPECT_EQ(text_.str(), "packed 1000/5000  20%  100 img/s  ETA 40s\n");
+  EXPECT_EQ(progress.seconds(), 10);
+}
+
+TEST_F(ProgressTest, CountingOnATerminalLeavesNothing) {
+  {
+    CountProgress progress(output(true, 20), "packed");
+    for (std::size_t i = 1; i <= 1000; ++i) {
+      now_ += 0.01;
+      progress.show(i, 1000);
+    }
+  }
+  EXPECT_GE(count('\r'), 90);
+  EXPECT_LE(count('\r'), 101);
+  EXPECT_EQ(count('\n'), 0);
+  EXPECT_TRUE(text_.str().ends_with("\r\x1b[K"));
+  EXPECT_EQ(text_.str().find("packed 11/1000  1%  "), std::string::npos) << "cut to 19 columns";
+  EXPECT_NE(text_.str().find("\rpacked 11/1000  1% \x1b[K"), std::string::npos);
 }
 
 }  // namespace

@@ -109,6 +109,14 @@ TEST_F(BadInput, DataThatIsNotThereOrEmpty) {
   with_data("tensors:" + folder_ / "none.safetensors", {"none.safetensors"});
   with_data("tensors:", {"tensors"});
   with_data("cifar10:" + folder_ / "empty", {"data_batch"});
+  with_data("pack:" + folder_ / "empty", {"empty", "a folder"});
+  with_data("pack:" + folder_ / "none.pack", {"none.pack", "can't open"});
+  with_data("tar:" + folder_ / "empty", {"empty", "no train shards"});
+  with_data("tar:" + folder_ / "{train,val}.tar", {"train.tar", "can't open"});
+  with_data("tra:" + folder_ / "empty", {"'tra'", "did you mean 'tar'?"});
+  write_text(folder_ / "shards/train/0.tar", std::string(3000, 'x'));
+  write_text(folder_ / "shards/val/0.tar", std::string(3000, 'x'));
+  with_data(folder_ / "shards", {"0.tar, offset 0", "wrong checksum"});
 }
 
 TEST_F(BadInput, AnUnreadableImageIsNamedOrSkippedAndCounted) {
