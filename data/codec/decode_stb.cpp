@@ -45,7 +45,6 @@ class Source {
   explicit Source(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   static stbi_io_callbacks callbacks() { return {&read, &skip, &at_end}; }
-  void rewind() { position_ = 0, overrun_ = false; }
   bool overrun() const { return overrun_; }
 
  private:
@@ -112,31 +111,42 @@ void to_rgb(const stbi_uc* pixels, std::size_t count, int channels, std::vector<
   }
 }
 
+[[noreturn]] void fail(const Source& source, const std::string& name) {
+  throw_damaged(name, "damaged image data", source.overrun() ? "a truncated file" : stbi_failure_reason());
+}
+
 }  // namespace
 
-void decode_with_stb(std::span<const std::byte> bytes, const std::string& name, std::int64_t max_pixels,
-                     Image& image) {
-  if (bytes[0] == std::byte{'P'} && pnm_maximum(bytes) != 255) {
-    throw_damaged(name, "PNM file whose largest sample value is not 255", std::to_string(pnm_maximum(bytes)));
+Size size_by_stb(std::span<const std::byte> file, const std::string& name, std::int64_t max_pixels) {
+  if (file[0] == std::byte{'P'} && pnm_maximum(file) != 255) {
+    throw_damaged(name, "PNM file whose largest sample value is not 255", std::to_string(pnm_maximum(file)));
   }
   const stbi_io_callbacks callbacks = Source::callbacks();
-  Source source(bytes);
-  int width = 0;
-  int height = 0;
+  Source source(file);
+  Size size;
   int channels = 0;
-  const auto fail = [&] {
-    throw_damaged(name, "damaged image data", source.overrun() ? "a truncated file" : stbi_failure_reason());
-  };
-  if (!stbi_info_from_callbacks(&callbacks, &source, &width, &height, &channels)) fail();
-  check_image_size(width, height, max_pixels, name);
-  source.rewind();
+  if (!stbi_info_from_callbacks(&callbacks, &source, &size.width, &size.height, &channels)) {
+    fail(source, name);
+  }
+  check_image_size(size.width, size.height, max_pixels, name);
+  return size;
+}
+
+void decode_with_stb(std::span<const std::byte> file, const std::string& name, std::int64_t max_pixels,
+                     Image& image) {
+  const Size announced = size_by_stb(file, name, max_pixels);
+  const stbi_io_callbacks callbacks = Source::callbacks();
+  Source source(file);
+  Size size;
+  int channels = 0;
   const std::unique_ptr<stbi_uc, decltype(&stbi_image_free)> pixels(
-      stbi_load_from_callbacks(&callbacks, &source, &width, &height, &channels, 0), &stbi_image_free);
-  if (!pixels || source.overrun()) fail();
-  check_image_size(width, height, max_pixels, name);
-  image.width = width;
-  image.height = height;
-  to_rgb(pixels.get(), static_cast<std::size_t>(width) * static_cast<std::size_t>(height), channels,
+      stbi_load_from_callbacks(&callbacks, &source, &size.width, &size.height, &channels, 0),
+      &stbi_image_free);
+  if (!pixels || source.overrun()) fail(source, name);
+  if (size != announced) throw_damaged(name, "damaged image data", "two different sizes in one file");
+  image.width = size.width;
+  image.height = size.height;
+  to_rgb(pixels.get(), static_cast<std::size_t>(size.width) * static_cast<std::size_t>(size.height), channels,
          image.rgb);
 }
 
