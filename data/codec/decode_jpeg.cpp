@@ -1,8 +1,9 @@
 // JPEG through libjpeg-turbo's jpeglib interface.
 //
 // libjpeg reports errors by a callback that must not return, so it has to longjmp. Jumping over a C++ object
-// with a destructor is undefined, therefore every libjpeg call sits in one of JpegState's functions below, which
-// hold nothing but trivial locals and turn the jump into a false return; C++ starts again outside of them.
+// with a destructor is undefined, therefore every libjpeg call sits in one of JpegState's functions below,
+// which hold nothing but trivial locals and turn the jump into a false return; C++ starts again outside of
+// them.
 //
 // Warnings. libjpeg repairs what it can and says so by warnings. Those after which pixels were made up are
 // errors here: data that end early (JWRN_JPEG_EOF), a marker in the middle of the data (JWRN_HIT_MARKER) and
@@ -168,9 +169,8 @@ bool JpegState::can_crop() const {
     const jpeg_component_info& part = info.comp_info[i];
     const bool full_size =
         part.downsampled_width == info.output_width && part.downsampled_height == info.output_height;
-    const JDIMENSION expected =
-        divide_up(info.output_width * static_cast<JDIMENSION>(part.h_samp_factor),
-                  static_cast<JDIMENSION>(info.max_h_samp_factor));
+    const JDIMENSION expected = divide_up(info.output_width * static_cast<JDIMENSION>(part.h_samp_factor),
+                                          static_cast<JDIMENSION>(info.max_h_samp_factor));
     if (!full_size && part.downsampled_width != expected) return false;
   }
   return true;

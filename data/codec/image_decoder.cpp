@@ -27,10 +27,7 @@ RealBox DecodedPart::place_of(const Box& box) const {
 }
 
 ImageDecoder::ImageDecoder(DecodeMode mode, std::int64_t max_pixels)
-    : mode_(mode),
-      max_pixels_(max_pixels),
-      library_(Library::jpeg),
-      jpeg_(std::make_unique<JpegDecoder>()) {}
+    : mode_(mode), max_pixels_(max_pixels), library_(Library::jpeg), jpeg_(std::make_unique<JpegDecoder>()) {}
 ImageDecoder::~ImageDecoder() = default;
 ImageDecoder::ImageDecoder(ImageDecoder&&) noexcept = default;
 ImageDecoder& ImageDecoder::operator=(ImageDecoder&&) noexcept = default;

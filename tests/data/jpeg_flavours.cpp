@@ -26,7 +26,27 @@ std::vector<std::byte> make_jpeg(int width, int height, const std::vector<std::u
   if (flavour.colour == JpegColour::rgb) jpeg_set_colorspace(&info, JCS_RGB);
   if (flavour.colour == JpegColour::ycck) jpeg_set_colorspace(&info, JCS_YCCK);
   jpeg_set_quality(&info, quality, TRUE);
+  if (flavour.horizontal > 0) {
+    for (int i = 0; i < info.num_components; ++i) {
+      const bool fine = i == 0 || i == 3;
+      info.comp_info[i].h_samp_factor = fine ? flavour.horizontal : 1;
+      info.comp_info[i].v_samp_factor = fine ? flavour.vertical : 1;
+    }
+  }
   if (flavour.progressive) jpeg_simple_progression(&info);
+  jpeg_scan_info scans[4]{};  // members: channels in the scan, which, first and last coefficient, precision
+  if (flavour.one_scan_a_channel) {
+    for (int i = 0; i < info.num_components; ++i) scans[i] = {1, {i}, 0, 63, 0, 0};
+    info.scan_info = scans;
+    info.num_scans = info.num_components;
+  }
+  if (flavour.first_scans_only) {
+    scans[0] = {info.num_components, {0, 1, 2, 3}, 0, 0, 0, 0};
+    scans[1] = {1, {0}, 1, 5, 0, 2};
+    info.scan_info = scans;
+    info.num_scans = 2;
+  }
+  info.arith_code = flavour.arithmetic ? TRUE : FALSE;
   info.restart_interval = flavour.restart_interval;
   jpeg_start_compress(&info, TRUE);
   if (!flavour.exif_segment.empty()) {

@@ -12,7 +12,13 @@ enum class JpegColour { gray, rgb, ycc, cmyk, ycck };
 struct JpegFlavour {
   JpegColour colour = JpegColour::ycc;
   bool progressive = false;
-  unsigned restart_interval = 0;           // in blocks
+  unsigned restart_interval = 0;  // in blocks
+  // Of the first channel (and of CMYK's black), relative to the others; 0: libjpeg's choice, 2 x 2 for ycc.
+  int horizontal = 0;
+  int vertical = 0;
+  bool one_scan_a_channel = false;
+  bool first_scans_only = false;           // progressive: all details are left out
+  bool arithmetic = false;                 // coding
   std::vector<std::uint8_t> exif_segment;  // content of an APP1 marker
 };
 
