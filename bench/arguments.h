@@ -54,6 +54,7 @@ class Arguments {
     if (flag != words_.end()) throw std::invalid_argument("unknown flag " + *flag + "; usage: " + usage);
     if (words_.size() < least) throw std::invalid_argument("usage: " + usage);
   }
+  std::size_t count() const { return words_.size(); }
   std::string word(std::size_t i) const { return words_.at(i); }
   // A whole number of at least 1.
   std::int64_t number(std::size_t i, std::int64_t otherwise) const {
