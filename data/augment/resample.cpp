@@ -13,7 +13,7 @@ namespace qtrain::data {
 namespace {
 
 constexpr int weight_bits = 22;  // weights below 1 and 8-bit samples: sums of products fit 32 bits
-constexpr std::int32_t half = 1 << (weight_bits - 1);
+constexpr std::uint32_t half = 1 << (weight_bits - 1);
 
 // The source samples first .. first+count-1.
 struct Span {
@@ -59,7 +59,7 @@ class Axis {
 // The weights of the results begin .. begin+size-1 of an axis. The memory is kept for the next image.
 struct Taps {
   std::vector<Span> spans;
-  std::vector<std::int32_t> weights;  // `stride` for each result sample
+  std::vector<std::uint32_t> weights;  // `stride` for each result sample
   std::size_t stride = 0;
 
   void compute(const Axis& axis, int begin, int size) {
@@ -76,9 +76,9 @@ struct Taps {
         sum += exact_[k];
       }
       spans[static_cast<std::size_t>(i)] = span;
-      std::int32_t* rounded = weights.data() + static_cast<std::size_t>(i) * stride;
+      std::uint32_t* rounded = weights.data() + static_cast<std::size_t>(i) * stride;
       for (std::size_t k = 0; k < count; ++k) {
-        rounded[k] = static_cast<std::int32_t>(std::floor(exact_[k] / sum * (1 << weight_bits) + 0.5));
+        rounded[k] = static_cast<std::uint32_t>(std::floor(exact_[k] / sum * (1 << weight_bits) + 0.5));
       }
     }
   }
@@ -87,43 +87,53 @@ struct Taps {
   std::vector<double> exact_;
 };
 
-// Both passes are weighted sums of `lanes` neighbouring bytes. Along columns these are bytes of a row; along
-// rows they are the same column's pixels of `block` rows, brought together by gather(), so that one weight
-// is for all of them.
-constexpr std::size_t block = 16;
-constexpr std::size_t lanes = 3 * block;
+// Both passes add up 32-bit words of bytes, a register of them at a time with one weight for all. Along rows,
+// a word is a pixel, and the register holds the same column of several rows, brought together by gather();
+// along columns, a word is any four bytes of a row.
+#if defined(__AVX512F__)
+constexpr std::size_t lanes = 16;
+#elif defined(__AVX2__)
+constexpr std::size_t lanes = 8;
+#else
+constexpr std::size_t lanes = 4;
+#endif
+constexpr std::size_t word = 4;  // bytes
+using Words = std::uint32_t __attribute__((vector_size(word * lanes)));
 
-// out[j] = sum of weights[k] * in[k * stride + j], rounded. The loops over j become vector instructions.
-inline void weighted_sum(const std::uint8_t* in, std::size_t stride, const std::int32_t* weights, int count,
+// The weighted sum of each of the lower `bytes` bytes of all words: out = sum of weights[k] * in[k * stride].
+template <int bytes>
+inline void weighted_sum(const std::uint8_t* in, std::size_t stride, const std::uint32_t* weights, int count,
                          std::uint8_t* out) {
-  std::int32_t sums[lanes];
-  for (std::size_t j = 0; j < lanes; ++j) sums[j] = half;
+  Words sums[bytes];
+  for (Words& sum : sums) sum = Words{} + half;
   for (int k = 0; k < count; ++k, in += stride) {
-    const std::int32_t weight = weights[k];
-    for (std::size_t j = 0; j < lanes; ++j) sums[j] += in[j] * weight;
+    Words words;
+    std::memcpy(&words, in, sizeof(words));
+    for (int i = 0; i < bytes; ++i) sums[i] += ((words >> (8 * i)) & 255U) * weights[k];
   }
-  for (std::size_t j = 0; j < lanes; ++j) {
-    out[j] = static_cast<std::uint8_t>(std::clamp(sums[j] >> weight_bits, 0, 255));
+  Words result{};
+  for (int i = 0; i < bytes; ++i) {
+    const Words value = sums[i] >> weight_bits;
+    result |= (value > 255U ? Words{} + 255U : value) << (8 * i);  // more by the rounding of many weights
   }
+  std::memcpy(out, &result, sizeof(result));
 }
 
-// Pixels are copied as four bytes, of which the next pixel overwrites the last.
-constexpr std::size_t copied = 4;
-
-// `width` pixels of `rows` rows, column by column: pixel (x, y) goes to to + x * lanes + 3 * y.
+// `width` pixels of `rows` rows, column by column: pixel (x, y) becomes word x * lanes + y.
+// A word's fourth byte is the next pixel's first, and has no influence.
 void gather(const std::uint8_t* from, std::size_t stride, std::size_t width, std::size_t rows,
             std::uint8_t* to) {
-  for (std::size_t x = 0; x + 1 < width; ++x, to += lanes) {
-    for (std::size_t y = 0; y < rows; ++y) std::memcpy(to + 3 * y, from + y * stride + 3 * x, copied);
+  for (std::size_t x = 0; x + 1 < width; ++x, to += sizeof(Words)) {
+    for (std::size_t y = 0; y < rows; ++y) std::memcpy(to + word * y, from + y * stride + 3 * x, word);
   }
-  for (std::size_t y = 0; y < rows; ++y) std::memcpy(to + 3 * y, from + y * stride + 3 * (width - 1), 3);
+  for (std::size_t y = 0; y < rows; ++y) std::memcpy(to + word * y, from + y * stride + 3 * (width - 1), 3);
 }
 
 // Everything of one call, in memory that a thread keeps.
 struct Scratch {
   Taps across;
   Taps down;
-  std::vector<std::uint8_t> columns;  // of `block` rows of the source
+  std::vector<std::uint8_t> columns;  // of `lanes` rows of the source
   std::vector<std::uint8_t> rows;     // what the first pass makes
 };
 
@@ -140,18 +150,19 @@ void resample_rows(const Image& image, const Box& reads, bool flip, std::size_t 
   const std::size_t results = scratch.across.spans.size();
   const std::uint8_t* from = image.rgb.data() + static_cast<std::size_t>(reads.top) * stride +
                              std::size_t{3} * static_cast<std::size_t>(reads.left);
-  scratch.columns.resize(width * lanes + copied);
-  for (std::size_t y = 0; y < height; y += block) {
-    const std::size_t rows = std::min(block, height - y);
+  scratch.columns.resize(width * sizeof(Words));
+  for (std::size_t y = 0; y < height; y += lanes) {
+    const std::size_t rows = std::min(lanes, height - y);
     gather(from + y * stride, stride, width, rows, scratch.columns.data());
     std::uint8_t* to = scratch.rows.data() + y * row_stride;
     for (std::size_t i = 0; i < results; ++i, to += 3) {
       const std::size_t x = flip ? results - 1 - i : i;
       const Span span = scratch.across.spans[x];
-      std::uint8_t column[lanes + copied];
-      weighted_sum(scratch.columns.data() + static_cast<std::size_t>(span.first - reads.left) * lanes, lanes,
-                   scratch.across.weights.data() + x * scratch.across.stride, span.count, column);
-      for (std::size_t r = 0; r < rows; ++r) std::memcpy(to + r * row_stride, column + 3 * r, copied);
+      std::uint8_t column[sizeof(Words)];
+      weighted_sum<3>(
+          scratch.columns.data() + static_cast<std::size_t>(span.first - reads.left) * sizeof(Words),
+          sizeof(Words), scratch.across.weights.data() + x * scratch.across.stride, span.count, column);
+      for (std::size_t r = 0; r < rows; ++r) std::memcpy(to + r * row_stride, column + word * r, word);
     }
   }
 }
@@ -163,14 +174,14 @@ void resample_columns(const Scratch& scratch, int top, std::size_t row_stride, s
   for (std::size_t y = 0; y < down.spans.size(); ++y, out += row_bytes) {
     const std::uint8_t* from =
         scratch.rows.data() + static_cast<std::size_t>(down.spans[y].first - top) * row_stride;
-    const std::int32_t* weights = down.weights.data() + y * down.stride;
+    const std::uint32_t* weights = down.weights.data() + y * down.stride;
     std::size_t at = 0;
-    for (; at + lanes <= row_bytes; at += lanes) {
-      weighted_sum(from + at, row_stride, weights, down.spans[y].count, out + at);
+    for (; at + sizeof(Words) <= row_bytes; at += sizeof(Words)) {
+      weighted_sum<4>(from + at, row_stride, weights, down.spans[y].count, out + at);
     }
     if (at == row_bytes) continue;
-    std::uint8_t rest[lanes];
-    weighted_sum(from + at, row_stride, weights, down.spans[y].count, rest);
+    std::uint8_t rest[sizeof(Words)];
+    weighted_sum<4>(from + at, row_stride, weights, down.spans[y].count, rest);
     std::memcpy(out + at, rest, row_bytes - at);
   }
 }
@@ -206,8 +217,8 @@ void resample(const Image& image, const RealBox& crop, Size full, const Box& win
   thread_local Scratch scratch;
   scratch.across.compute(Axis(crop.left, crop.width, full.width), window.left, window.width);
   scratch.down.compute(Axis(crop.top, crop.height, full.height), window.top, window.height);
-  // Rows are whole groups of lanes, behind which the last pixel's fourth byte has room.
-  const std::size_t row_stride = round_up(row_bytes + copied, lanes);
+  // Rows are whole groups of words, behind which the last pixel's fourth byte has room.
+  const std::size_t row_stride = round_up(row_bytes + 1, sizeof(Words));
   scratch.rows.resize(row_stride * static_cast<std::size_t>(reads.height));
   resample_rows(image, reads, flip, row_stride, scratch);
   resample_columns(scratch, reads.top, row_stride, row_bytes, out.data());
