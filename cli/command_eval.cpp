@@ -23,6 +23,7 @@ TrainOptions evaluation_settings(const EvalOptions& options, const Checkpoint& c
   settings.init_scale.clear();
   settings.batch_size = options.batch_size;
   settings.workers = options.workers;
+  if (options.decode != "auto") settings.decode = options.decode;
   settings.bad_images = options.bad_images;
   settings.plugin.insert(settings.plugin.end(), options.plugin.begin(), options.plugin.end());
   settings.device = options.device;

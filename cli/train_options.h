@@ -56,6 +56,7 @@ struct TrainOptions {
   std::vector<double> rrc_scale;  // area of a random resized crop; empty: 0.08,1, demo 0.35,1
   bool shuffle = true;
   bool drop_last = true;
+  std::string decode = "fast";
   std::string bad_images = "fail";
 
   // Training
