@@ -12,54 +12,6 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-struct NamedFlavour {
-  const char* name;
-  JpegFlavour flavour;
-};
-
-const std::vector<NamedFlavour>& flavours() {
-  static const std::vector<NamedFlavour> all = {
-      {"4:2:0", {}},
-      {"4:2:2", {.horizontal = 2, .vertical = 1}},
-      {"4:4:4", {.horizontal = 1, .vertical = 1}},
-      {"4:4:0", {.horizontal = 1, .vertical = 2}},
-      {"4:1:1", {.horizontal = 4, .vertical = 1}},
-      {"4:1:0", {.horizontal = 4, .vertical = 2}},
-      {"2x4", {.horizontal = 2, .vertical = 4}},
-      {"1x4", {.horizontal = 1, .vertical = 4}},
-      {"gray", {.colour = JpegColour::gray}},
-      {"gray 2x2", {.colour = JpegColour::gray, .horizontal = 2, .vertical = 2}},
-      {"rgb", {.colour = JpegColour::rgb}},
-      {"cmyk", {.colour = JpegColour::cmyk}},
-      {"ycck", {.colour = JpegColour::ycck, .horizontal = 2, .vertical = 2}},
-      {"restart markers", {.restart_interval = 3}},
-      {"a scan a channel", {.one_scan_a_channel = true}},
-      {"a scan a channel, 4:4:0", {.horizontal = 1, .vertical = 2, .one_scan_a_channel = true}},
-      {"arithmetic", {.arithmetic = true}},
-      {"progressive", {.progressive = true}},
-      {"progressive 4:2:2", {.progressive = true, .horizontal = 2, .vertical = 1}},
-      {"progressive 4:4:4", {.progressive = true, .horizontal = 1, .vertical = 1}},
-      {"progressive 4:4:0", {.progressive = true, .horizontal = 1, .vertical = 2}},
-      {"progressive 4:1:0", {.progressive = true, .horizontal = 4, .vertical = 2}},
-      {"progressive gray", {.colour = JpegColour::gray, .progressive = true}},
-      {"progressive cmyk", {.colour = JpegColour::cmyk, .progressive = true}},
-      {"progressive arithmetic", {.progressive = true, .arithmetic = true}},
-      {"first scans only", {.progressive = true, .first_scans_only = true}},
-  };
-  return all;
-}
-
-Bytes make_file(Size size, const JpegFlavour& flavour, std::uint64_t seed) {
-  const std::size_t channels = flavour.colour == JpegColour::gray   ? 1
-                               : flavour.colour == JpegColour::cmyk ? 4
-                               : flavour.colour == JpegColour::ycck ? 4
-                                                                    : 3;
-  // Noise differs from pixel to pixel, so that a pixel out of place or of another upsampling shows.
-  std::vector<std::uint8_t> samples = noise_image(size.width * 2, size.height, seed).rgb;
-  samples.resize(static_cast<std::size_t>(size.width) * static_cast<std::size_t>(size.height) * channels);
-  return make_jpeg(size.width, size.height, samples, flavour, 85);
-}
-
 Box random_box(Size size, RandomStream& random) {
   const auto below = [&](int count) {
     return static_cast<int>(random.below(static_cast<std::uint64_t>(count)));
@@ -104,11 +56,11 @@ TEST(DecodePart, PixelsAreThoseOfTheWholeImage) {
   RandomStream random(11, RandomPurpose::user);
   ImageDecoder decoder;
   ImageDecoder whole_decoder;
-  for (const auto& [name, flavour] : flavours()) {
+  for (const auto& [name, flavour] : jpeg_flavours()) {
     int smaller = 0;
     for (const Size size :
          {Size{97, 83}, Size{128, 96}, Size{17, 150}, Size{150, 33}, Size{9, 5}, Size{1, 1}}) {
-      const Bytes file = make_file(size, flavour, 3);
+      const Bytes file = noise_jpeg(size, flavour, 3);
       for (const int scale : {1, 2, 4, 8}) {
         ASSERT_EQ(whole_decoder.open(file, name), size);
         const DecodedPart& whole = whole_decoder.decode({0, 0, size.width, size.height}, scale);
@@ -133,9 +85,9 @@ TEST(DecodePart, PixelsAreThoseOfTheWholeImage) {
 TEST(DecodePart, BothModesGiveTheSameAtFullSize) {
   ImageDecoder fast;
   ImageDecoder exact(DecodeMode::exact);
-  for (const auto& [name, flavour] : flavours()) {
+  for (const auto& [name, flavour] : jpeg_flavours()) {
     const Size size{90, 70};
-    const Bytes file = make_file(size, flavour, 4);
+    const Bytes file = noise_jpeg(size, flavour, 4);
     const Box box{21, 18, 40, 33};
     fast.open(file, name);
     exact.open(file, name);
@@ -148,7 +100,7 @@ TEST(DecodePart, BothModesGiveTheSameAtFullSize) {
 }
 
 TEST(DecodePart, ScaleFollowsTheShrinking) {
-  const Bytes file = make_file({200, 160}, {}, 5);
+  const Bytes file = noise_jpeg({200, 160}, {}, 5);
   ImageDecoder decoder;
   const auto scale_of = [&](double shrink) {
     decoder.open(file, "x");
@@ -175,8 +127,8 @@ TEST(DecodePart, PlaceOfABox) {
 // Whichever part is wanted, also when it lies in front of what is missing.
 TEST(DecodePart, TruncationIsAlwaysReported) {
   ImageDecoder decoder;
-  for (const auto& [name, flavour] : flavours()) {
-    const Bytes file = make_file({96, 96}, flavour, 6);
+  for (const auto& [name, flavour] : jpeg_flavours()) {
+    const Bytes file = noise_jpeg({96, 96}, flavour, 6);
     for (const int percent : {10, 50, 90, 99}) {
       const Bytes cut(
           file.begin(),
@@ -198,7 +150,7 @@ TEST(DecodePart, TruncationIsAlwaysReported) {
 
 TEST(DecodePart, AThumbnailsEndIsNotTheImages) {
   std::vector<std::uint8_t> exif = {'E', 'x', 'i', 'f', 0, 0};
-  for (const std::byte each : make_file({16, 16}, {}, 7)) exif.push_back(static_cast<std::uint8_t>(each));
+  for (const std::byte each : noise_jpeg({16, 16}, {}, 7)) exif.push_back(static_cast<std::uint8_t>(each));
   const Bytes file = make_jpeg(96, 96, noise_image(96, 96, 8).rgb, {.exif_segment = exif});
   ImageDecoder decoder;
   EXPECT_EQ(decoder.open(file, "x"), (Size{96, 96}));
@@ -209,7 +161,7 @@ TEST(DecodePart, AThumbnailsEndIsNotTheImages) {
 }
 
 TEST(DecodePart, BytesBehindTheEndAreHarmless) {
-  Bytes file = make_file({96, 96}, {}, 9);
+  Bytes file = noise_jpeg({96, 96}, {}, 9);
   file.resize(file.size() + 1000);
   ImageDecoder decoder;
   decoder.open(file, "x");
@@ -218,7 +170,7 @@ TEST(DecodePart, BytesBehindTheEndAreHarmless) {
 
 // Damage below the last row wanted isn't looked at and has no influence; above, it is found.
 TEST(DecodePart, DamageCountsWhereItIsDecoded) {
-  const Bytes sound = make_file({96, 96}, {}, 10);
+  const Bytes sound = noise_jpeg({96, 96}, {}, 10);
   Bytes file = sound;
   const std::size_t middle = file.size() * 3 / 4;
   file[middle] = std::byte{0xFF};
@@ -235,7 +187,7 @@ TEST(DecodePart, DamageCountsWhereItIsDecoded) {
 
 // Tables of one file must not serve for the next.
 TEST(DecodePart, FilesKnowNothingOfEachOther) {
-  const Bytes file = make_file({32, 32}, {}, 12);
+  const Bytes file = noise_jpeg({32, 32}, {}, 12);
   Bytes without_tables = file;
   for (std::size_t i = 2; i + 4 < without_tables.size();) {
     const auto marker = std::to_integer<unsigned>(without_tables[i + 1]);
@@ -270,7 +222,7 @@ TEST(DecodePart, OtherFormatsAreDecodedWhole) {
 }
 
 TEST(DecodePart, RefusesWhatIsNoPart) {
-  const Bytes file = make_file({32, 24}, {}, 13);
+  const Bytes file = noise_jpeg({32, 24}, {}, 13);
   ImageDecoder decoder;
   for (const Box& box : {Box{0, 0, 33, 1}, Box{-1, 0, 2, 2}, Box{0, 20, 4, 5}, Box{3, 3, 0, 1}}) {
     decoder.open(file, "x");

@@ -3,7 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "data/image.h"
 
 namespace qtrain::data {
 
@@ -26,5 +29,16 @@ struct JpegFlavour {
 // ycck.
 std::vector<std::byte> make_jpeg(int width, int height, const std::vector<std::uint8_t>& samples,
                                  const JpegFlavour& flavour, int quality = 95);
+
+struct NamedFlavour {
+  std::string name;
+  JpegFlavour flavour;
+};
+
+// Every kind of JPEG that decoders treat differently.
+const std::vector<NamedFlavour>& jpeg_flavours();
+
+// Noise differs from pixel to pixel, so that a pixel out of place or made in another way shows.
+std::vector<std::byte> noise_jpeg(Size size, const JpegFlavour& flavour, std::uint64_t seed);
 
 }  // namespace qtrain::data
