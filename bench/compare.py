@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 
+import compare_loader
 from report import (GOAL_HEADER, HERE, ProgramError, commit_of_sources, goal_row, json_lines, machine_table, slug_of,
                     spread, write_report)
 
@@ -169,16 +170,6 @@ def quantize_tables(rounds):
     return lines
 
 
-def loader_tables(rounds):
-    lines = ["## Loader", "", "Decoding, random resized crop, flip and batching; files in the page cache.", "",
-             "| data | image size | workers | images/s |", "|---|---|---|---|"]
-    for i, first in enumerate(rounds[0]):
-        speed = spread([lines_of_round[i]["images_per_second"] for lines_of_round in rounds])
-        lines.append(f"| {first['data']} | {first['size']} | {first['workers']} | {speed['median']:.0f} "
-                     f"[{speed['min']:.0f}, {speed['max']:.0f}] |")
-    return [*lines, ""]
-
-
 # The networks whose step every quantizer is timed in.
 QUANTIZER_NETWORKS = [network for network in NETWORKS if network[:2] in (("resnet18", 64), ("resnet20", 32))]
 
@@ -282,10 +273,11 @@ def describe_machine(build, threads):
 
 
 def versions_of(report):
+    versions = compare_loader.versions(report["loader"]) if "loader" in report else {}
     for result in report.get("training", []):
-        return {"onednn": result["runs"]["onednn_limit"][0]["onednn"],
+        return {**versions, "onednn": result["runs"]["onednn_limit"][0]["onednn"],
                 "pytorch": result["runs"]["pytorch_default"][0]["torch"]}
-    return {}
+    return versions
 
 
 def write(report, folder):
@@ -301,7 +293,7 @@ def write(report, folder):
     if "quantizers" in report:
         lines += quantizers_tables(report["quantizers"])
     if "loader" in report:
-        lines += loader_tables(report["loader"])
+        lines += compare_loader.tables(report["loader"])
     machine = report["machine"]
     write_report(report, lines, folder, f"{machine['date']}-{slug_of(machine['cpu'])}-{machine['cores']}core")
 
@@ -330,9 +322,7 @@ def main():
     if arguments.only in (None, "quantizers"):
         report["quantizers"] = measure_quantizers(build, min(rounds, 3), arguments.quick)
     if arguments.only in (None, "loader"):
-        epochs = 1 if arguments.quick else 3
-        report["loader"] = [json_lines([build / "bench/loader", "demo", 64, 64, epochs])
-                            for _ in range(min(rounds, 3))]
+        report["loader"] = compare_loader.measure(build, 1 if arguments.quick else 3 * rounds, arguments.quick)
     if arguments.only in (None, "training"):
         report["training"] = measure_training(build, rounds, arguments.quick)
     report["machine"].update(versions_of(report))

@@ -10,7 +10,7 @@ if (($#)) && [[ $1 != --* ]]; then
   shift
 fi
 
-packages=(python3-torch libblas3 liblapack3 libopenblas0-pthread libtcmalloc-minimal4)
+packages=(python3-torch python3-torchvision python3-pil libblas3 liblapack3 libopenblas0-pthread libtcmalloc-minimal4)
 missing=()
 for package in "${packages[@]}"; do
   [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
@@ -23,5 +23,6 @@ if ((${#missing[@]})); then
   { "${sudo[@]}" apt-get -q update && "${sudo[@]}" apt-get -q install -y --no-install-recommends "${missing[@]}"; } >&2
 fi
 
-ninja -C "$build" bench/training_step bench/onednn_limit bench/fake_quantize bench/quantizers bench/loader >&2
+ninja -C "$build" bench/training_step bench/onednn_limit bench/fake_quantize bench/quantizers bench/loader \
+  bench/make_photographs >&2
 exec /usr/bin/python3 "$here/compare.py" "$build" "$@"

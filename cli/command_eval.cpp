@@ -23,6 +23,7 @@ TrainOptions evaluation_settings(const EvalOptions& options, const Checkpoint& c
   settings.init_scale.clear();
   settings.batch_size = options.batch_size;
   settings.workers = options.workers;
+  if (options.decode != "auto") settings.decode = options.decode;
   settings.bad_images = options.bad_images;
   settings.rank = 0;  // all of the data, whichever part the run was trained on
   settings.world_size = 1;

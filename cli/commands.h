@@ -18,6 +18,7 @@ struct EvalOptions {
   std::int64_t batch_size = 64;
   std::optional<std::int64_t> image_size;  // unset: as in training
   std::int64_t workers = 2;
+  std::string decode = "auto";  // that of the run
   std::string bad_images = "fail";
   std::string device = "auto";
   std::string precision = "auto";  // that of the run

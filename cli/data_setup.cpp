@@ -97,6 +97,7 @@ data::LoaderOptions loader_options(const TrainOptions& o, const DataSource& sour
   loader.prefetch = std::max<std::size_t>(4, 2 * static_cast<std::size_t>(o.workers));
   loader.bad_images = o.bad_images == "skip" ? data::BadImages::skip : data::BadImages::fail;
   loader.pipeline.image_size = static_cast<int>(source.image_size);
+  loader.pipeline.decode = o.decode == "exact" ? data::DecodeMode::exact : data::DecodeMode::fast;
   loader.pipeline.augment = data::parse_augment(source.augment);
   // A small part of a demo picture may not show its pattern.
   constexpr double demo_scale_low = 0.35;

@@ -59,6 +59,7 @@ struct TrainOptions {
   std::int64_t readers = 4;
   std::int64_t rank = 0;  // of this process among world_size that share the data
   std::int64_t world_size = 1;
+  std::string decode = "fast";
   std::string bad_images = "fail";
 
   // Training

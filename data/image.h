@@ -23,6 +23,12 @@ struct Box {
   friend bool operator==(const Box&, const Box&) = default;
 };
 
+// Whether a box has pixels and all of them are in an image of that size.
+constexpr bool inside(const Box& box, Size size) {
+  return box.left >= 0 && box.top >= 0 && box.width >= 1 && box.height >= 1 &&
+         box.left <= size.width - box.width && box.top <= size.height - box.height;
+}
+
 // A rectangle whose sides need not lie between two pixels. Pixel i covers [i, i + 1].
 struct RealBox {
   double left = 0;

@@ -12,10 +12,14 @@
 namespace qtrain::data {
 
 // Cuts `crop` out of the image, resizes it to `full`, and writes the part `window` of the result, mirrored
-// when `flip`, to out (window.height x window.width x 3). Pixels outside of the crop have no influence, and
-// only those that the window needs are read. The boxes must lie inside the image and inside `full`; throws
-// ShapeError otherwise.
-void resample(const Image& image, const Box& crop, Size full, const Box& window, bool flip,
+// when `flip`, to out (window.height x window.width x 3). Pixels that lie wholly outside of the crop have no
+// influence, and only those that the window needs are read: the crop may reach beyond the image as long as
+// they lie in it. Throws ShapeError if they don't, if the window isn't inside of `full`, or if `out` has
+// another size.
+void resample(const Image& image, const RealBox& crop, Size full, const Box& window, bool flip,
               std::span<std::uint8_t> out);
+
+// The pixels that resample() reads.
+Box resample_reads(const RealBox& crop, Size full, const Box& window);
 
 }  // namespace qtrain::data

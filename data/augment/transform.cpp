@@ -157,7 +157,10 @@ double Geometry::shrink() const {
 }
 
 Box Geometry::needed(Size image) const {
-  return resizes ? crop : Box{0, 0, image.width, image.height};
+  if (!resizes) return {0, 0, image.width, image.height};
+  return resample_reads({static_cast<double>(crop.left), static_cast<double>(crop.top),
+                         static_cast<double>(crop.width), static_cast<double>(crop.height)},
+                        full, window);
 }
 
 Geometry Pipeline::plan(Size image, RandomStream& random) const {
@@ -195,7 +198,7 @@ void Pipeline::render(const DecodedPart& part, const Geometry& geometry, RandomS
                       .expected = fmt::format("{}", bytes_per_image())});
   }
   if (geometry.resizes)
-    resample(part.pixels, geometry.crop, geometry.full, geometry.window, geometry.flip, out);
+    resample(part.pixels, part.place_of(geometry.crop), geometry.full, geometry.window, geometry.flip, out);
   else
     crop_padded(part.pixels, geometry.crop, options_.padding_mode, geometry.flip, out);
 }

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
+#include <utility>
 
 #include "data/codec/decoders.h"
 #include "engine/core/error.h"
@@ -13,33 +15,31 @@ namespace {
 
 using namespace std::string_view_literals;
 
-enum class Decoder { jpeg, stb, none };
-
 struct Signature {
   std::size_t offset;
   std::string_view magic;
-  Decoder decoder;
+  std::optional<Library> library;
   std::string_view format;
 };
 
 constexpr Signature signatures[] = {
-    {0, "\xFF\xD8\xFF"sv, Decoder::jpeg, "JPEG"},
-    {0, "\x89PNG\r\n\x1A\n"sv, Decoder::stb, "PNG"},
-    {0, "BM"sv, Decoder::stb, "BMP"},
-    {0, "GIF8"sv, Decoder::stb, "GIF"},
-    {0, "8BPS"sv, Decoder::stb, "PSD"},
-    {0, "P5"sv, Decoder::stb, "PGM"},
-    {0, "P6"sv, Decoder::stb, "PPM"},
+    {0, "\xFF\xD8\xFF"sv, Library::jpeg, "JPEG"},
+    {0, "\x89PNG\r\n\x1A\n"sv, Library::stb, "PNG"},
+    {0, "BM"sv, Library::stb, "BMP"},
+    {0, "GIF8"sv, Library::stb, "GIF"},
+    {0, "8BPS"sv, Library::stb, "PSD"},
+    {0, "P5"sv, Library::stb, "PGM"},
+    {0, "P6"sv, Library::stb, "PPM"},
     // Known only so that the error can say what the file is.
-    {8, "WEBP"sv, Decoder::none, "WebP"},
-    {0, "II*\0"sv, Decoder::none, "TIFF"},
-    {0, "MM\0*"sv, Decoder::none, "TIFF"},
-    {4, "ftypavif"sv, Decoder::none, "AVIF"},
-    {4, "ftypheic"sv, Decoder::none, "HEIF"},
-    {0, "\0\0\0\x0CjP  "sv, Decoder::none, "JPEG 2000"},
-    {0, "%PDF"sv, Decoder::none, "PDF"},
-    {0, "PK\x03\x04"sv, Decoder::none, "ZIP"},
-    {0, "\x1F\x8B"sv, Decoder::none, "gzip"},
+    {8, "WEBP"sv, std::nullopt, "WebP"},
+    {0, "II*\0"sv, std::nullopt, "TIFF"},
+    {0, "MM\0*"sv, std::nullopt, "TIFF"},
+    {4, "ftypavif"sv, std::nullopt, "AVIF"},
+    {4, "ftypheic"sv, std::nullopt, "HEIF"},
+    {0, "\0\0\0\x0CjP  "sv, std::nullopt, "JPEG 2000"},
+    {0, "%PDF"sv, std::nullopt, "PDF"},
+    {0, "PK\x03\x04"sv, std::nullopt, "ZIP"},
+    {0, "\x1F\x8B"sv, std::nullopt, "gzip"},
 };
 
 constexpr auto readable_formats = "JPEG, PNG, BMP, GIF, PSD or PNM data";
@@ -76,26 +76,35 @@ void throw_damaged(const std::string& name, const std::string& what, const std::
   throw FormatError({.where = name, .what = what, .got = reason});
 }
 
-void decode_image(std::span<const std::byte> bytes, const std::string& name_for_errors, Image& image,
-                  std::int64_t max_pixels) {
-  if (bytes.empty()) throw FormatError({.where = name_for_errors, .what = "the image file is empty"});
+Library library_for(std::span<const std::byte> file, const std::string& name) {
+  if (file.empty()) throw FormatError({.where = name, .what = "the image file is empty"});
   char head[16];
-  const std::size_t count = std::min(bytes.size(), sizeof(head));
-  std::transform(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(count), head,
+  const std::size_t count = std::min(file.size(), sizeof(head));
+  std::transform(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(count), head,
                  [](std::byte b) { return static_cast<char>(b); });
   const Signature* signature = recognise({head, count});
-  if (signature == nullptr || signature->decoder == Decoder::none) {
+  if (signature == nullptr || !signature->library) {
     throw FormatError(
-        {.where = name_for_errors,
+        {.where = name,
          .what = "not an image that can be read",
          .got = signature ? fmt::format("{} data", signature->format) : describe_unknown({head, count}),
          .expected = readable_formats});
   }
-  if (signature->decoder == Decoder::jpeg) {
-    decode_jpeg(bytes, name_for_errors, max_pixels, image);
-  } else {
+  return *signature->library;
+}
+
+void decode_image(std::span<const std::byte> bytes, const std::string& name_for_errors, Image& image,
+                  std::int64_t max_pixels) {
+  if (library_for(bytes, name_for_errors) == Library::stb) {
     decode_with_stb(bytes, name_for_errors, max_pixels, image);
+    return;
   }
+  JpegDecoder decoder;
+  const Size size = decoder.open(bytes, name_for_errors, max_pixels);
+  DecodedPart part;
+  std::swap(part.pixels, image);
+  decoder.decode({0, 0, size.width, size.height}, 1, part);
+  std::swap(part.pixels, image);
 }
 
 Image decode_image(std::span<const std::byte> bytes, const std::string& name_for_errors) {

@@ -45,7 +45,6 @@ class Source {
   explicit Source(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   static stbi_io_callbacks callbacks() { return {&read, &skip, &at_end}; }
-  void rewind() { position_ = 0, overrun_ = false; }
   bool overrun() const { return overrun_; }
 
  private:
@@ -79,23 +78,27 @@ class Source {
   bool overrun_ = false;
 };
 
-// The largest sample value that a PNM header names (its third number), or 0. stb_image passes samples on as
-// they are, which is right for 255 only.
-int pnm_maximum(std::span<const std::byte> bytes) {
+// stb_image passes PNM samples on as they are, which is right when the largest is 255, and counts digits of
+// the header into an int without end. So the three numbers there are looked at first, read as stb_image does.
+void check_pnm_header(std::span<const std::byte> file, const std::string& name) {
+  constexpr int limit = 100'000'000;
   std::size_t at = 2;
-  const auto peek = [&] { return at < bytes.size() ? std::to_integer<unsigned char>(bytes[at]) : 0; };
+  const auto peek = [&] { return at < file.size() ? std::to_integer<unsigned char>(file[at]) : 0; };
   int value = 0;
   for (int number = 0; number < 3; ++number) {
     while (std::isspace(peek()) || peek() == '#') {
       if (peek() == '#') {
-        while (peek() != '\n' && at < bytes.size()) ++at;
+        while (peek() != '\n' && peek() != '\r' && at < file.size()) ++at;
       } else {
         ++at;
       }
     }
-    for (value = 0; std::isdigit(peek()) && value < 1'000'000; ++at) value = 10 * value + peek() - '0';
+    for (value = 0; std::isdigit(peek()) && value < limit; ++at) value = 10 * value + peek() - '0';
+    if (value >= limit) throw_damaged(name, "PNM file with a number out of range", std::to_string(value));
   }
-  return value;
+  if (value != 255) {
+    throw_damaged(name, "PNM file whose largest sample value is not 255", std::to_string(value));
+  }
 }
 
 // Any number of channels to RGB: gray is repeated, alpha (the second or fourth channel) is dropped.
@@ -112,31 +115,40 @@ void to_rgb(const stbi_uc* pixels, std::size_t count, int channels, std::vector<
   }
 }
 
+[[noreturn]] void fail(const Source& source, const std::string& name) {
+  throw_damaged(name, "damaged image data", source.overrun() ? "a truncated file" : stbi_failure_reason());
+}
+
 }  // namespace
 
-void decode_with_stb(std::span<const std::byte> bytes, const std::string& name, std::int64_t max_pixels,
-                     Image& image) {
-  if (bytes[0] == std::byte{'P'} && pnm_maximum(bytes) != 255) {
-    throw_damaged(name, "PNM file whose largest sample value is not 255", std::to_string(pnm_maximum(bytes)));
-  }
+Size size_by_stb(std::span<const std::byte> file, const std::string& name, std::int64_t max_pixels) {
+  if (file[0] == std::byte{'P'}) check_pnm_header(file, name);
   const stbi_io_callbacks callbacks = Source::callbacks();
-  Source source(bytes);
-  int width = 0;
-  int height = 0;
+  Source source(file);
+  Size size;
   int channels = 0;
-  const auto fail = [&] {
-    throw_damaged(name, "damaged image data", source.overrun() ? "a truncated file" : stbi_failure_reason());
-  };
-  if (!stbi_info_from_callbacks(&callbacks, &source, &width, &height, &channels)) fail();
-  check_image_size(width, height, max_pixels, name);
-  source.rewind();
+  if (!stbi_info_from_callbacks(&callbacks, &source, &size.width, &size.height, &channels)) {
+    fail(source, name);
+  }
+  check_image_size(size.width, size.height, max_pixels, name);
+  return size;
+}
+
+void decode_with_stb(std::span<const std::byte> file, const std::string& name, std::int64_t max_pixels,
+                     Image& image) {
+  const Size announced = size_by_stb(file, name, max_pixels);
+  const stbi_io_callbacks callbacks = Source::callbacks();
+  Source source(file);
+  Size size;
+  int channels = 0;
   const std::unique_ptr<stbi_uc, decltype(&stbi_image_free)> pixels(
-      stbi_load_from_callbacks(&callbacks, &source, &width, &height, &channels, 0), &stbi_image_free);
-  if (!pixels || source.overrun()) fail();
-  check_image_size(width, height, max_pixels, name);
-  image.width = width;
-  image.height = height;
-  to_rgb(pixels.get(), static_cast<std::size_t>(width) * static_cast<std::size_t>(height), channels,
+      stbi_load_from_callbacks(&callbacks, &source, &size.width, &size.height, &channels, 0),
+      &stbi_image_free);
+  if (!pixels || source.overrun()) fail(source, name);
+  if (size != announced) throw_damaged(name, "damaged image data", "two different sizes in one file");
+  image.width = size.width;
+  image.height = size.height;
+  to_rgb(pixels.get(), static_cast<std::size_t>(size.width) * static_cast<std::size_t>(size.height), channels,
          image.rgb);
 }
 

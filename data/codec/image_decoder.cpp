@@ -1,22 +1,62 @@
 #include "data/codec/image_decoder.h"
 
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "data/codec/decoders.h"
+#include "engine/core/error.h"
+
 namespace qtrain::data {
+namespace {
+
+// The smallest scale at which the result is not smaller than what it will be resized to. libjpeg-turbo has
+// fast code for these.
+int scale_for(double shrink) {
+  for (const int scale : {8, 4, 2}) {
+    if (shrink >= scale) return scale;
+  }
+  return 1;
+}
+
+}  // namespace
 
 RealBox DecodedPart::place_of(const Box& box) const {
-  const double by = 1.0 / scale;
+  const double by = 1.0 / scale;  // a power of two: nothing is rounded
   return {box.left * by - left, box.top * by - top, box.width * by, box.height * by};
 }
 
-ImageDecoder::ImageDecoder(DecodeMode mode, std::int64_t max_pixels) : mode_(mode), max_pixels_(max_pixels) {}
+ImageDecoder::ImageDecoder(DecodeMode mode, std::int64_t max_pixels)
+    : mode_(mode), max_pixels_(max_pixels), library_(Library::jpeg), jpeg_(std::make_unique<JpegDecoder>()) {}
+ImageDecoder::~ImageDecoder() = default;
+ImageDecoder::ImageDecoder(ImageDecoder&&) noexcept = default;
+ImageDecoder& ImageDecoder::operator=(ImageDecoder&&) noexcept = default;
 
 Size ImageDecoder::open(std::span<const std::byte> file, const std::string& name_for_errors) {
   file_ = file;
   name_ = name_for_errors;
-  decode_image(file_, name_, part_.pixels, max_pixels_);
-  return part_.pixels.size();
+  library_ = library_for(file_, name_);
+  size_ = library_ == Library::jpeg ? jpeg_->open(file_, name_, max_pixels_)
+                                    : size_by_stb(file_, name_, max_pixels_);
+  return size_;
 }
 
-const DecodedPart& ImageDecoder::decode(const Box& /*wanted*/, double /*shrink*/) {
+const DecodedPart& ImageDecoder::decode(const Box& wanted, double shrink) {
+  if (!inside(wanted, size_)) {
+    throw ShapeError({.where = name_,
+                      .what = "a part outside of the image is wanted",
+                      .got = fmt::format("{}x{}+{}+{}", wanted.width, wanted.height, wanted.left, wanted.top),
+                      .expected = fmt::format("a part of {}x{}", size_.width, size_.height)});
+  }
+  if (library_ == Library::stb) {
+    part_.scale = 1;
+    part_.left = part_.top = 0;
+    decode_with_stb(file_, name_, max_pixels_, part_.pixels);
+  } else if (mode_ == DecodeMode::exact) {
+    jpeg_->decode({0, 0, size_.width, size_.height}, 1, part_);
+  } else {
+    jpeg_->decode(wanted, scale_for(shrink), part_);
+  }
   return part_;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -13,8 +14,8 @@
 namespace qtrain::data {
 
 enum class DecodeMode {
-  fast,  // smaller than the file where what is wanted will be shrunk anyway
-  exact  // at the file's size
+  fast,  // JPEG: only what is wanted, and smaller than the file where it will be shrunk anyway
+  exact  // whole, at the file's size
 };
 
 // A part of an image, at the file's size or at 1/2, 1/4 or 1/8 of it: what a decoder found the cheapest way
@@ -25,20 +26,28 @@ struct DecodedPart {
   int left = 0;   // where `pixels` begin, counted in these
   int top = 0;
 
-  // A rectangle of the file as one of `pixels`.
+  // A rectangle of the file as one of `pixels`. It may reach beyond them.
   RealBox place_of(const Box& box) const;
 };
+
+class JpegDecoder;
+enum class Library;
 
 class ImageDecoder {
  public:
   explicit ImageDecoder(DecodeMode mode = DecodeMode::fast, std::int64_t max_pixels = max_image_pixels);
+  ~ImageDecoder();
+  ImageDecoder(ImageDecoder&&) noexcept;
+  ImageDecoder& operator=(ImageDecoder&&) noexcept;
 
   // Reads the head of a file, which must stay where it is until decode(). Returns the image's size. Throws
   // FormatError as decode_image does; damage behind the head is found by decode().
   Size open(std::span<const std::byte> file, const std::string& name_for_errors);
 
-  // Decodes at least the pixels of `wanted`, a box inside of the image, which will be resized to 1/shrink of
-  // its size (shrink < 1: enlarged). The result is valid until the next call. Throws FormatError.
+  // Decodes at least the pixels of `wanted`, which will be resized to 1/shrink of their size (shrink < 1:
+  // enlarged). These are what decoding everything would give at the same scale; pixels around them may not
+  // be. Once for each open(); the result is valid until the next call. Throws FormatError for a truncated
+  // file, and for other damage as far as it decodes; ShapeError unless `wanted` lies inside the image.
   const DecodedPart& decode(const Box& wanted, double shrink);
 
  private:
@@ -46,6 +55,9 @@ class ImageDecoder {
   std::int64_t max_pixels_;
   std::span<const std::byte> file_;
   std::string name_;
+  Size size_;
+  Library library_;
+  std::unique_ptr<JpegDecoder> jpeg_;
   DecodedPart part_;
 };
 

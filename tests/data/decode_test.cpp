@@ -254,6 +254,9 @@ TEST(Decode, BmpPnmAndGif) {
   EXPECT_TRUE(contains(decode_error(bytes_of("P6 1 1 # 16 bits\n65535\nabcdef")), "65535"));
   EXPECT_TRUE(contains(decode_error(bytes_of("P5 1 1 15\na")), "got 15"));
 
+  EXPECT_TRUE(contains(decode_error(bytes_of("P6 3 33333333333 255\nx")), "333333333"));
+  EXPECT_TRUE(contains(decode_error(bytes_of("P6 3 #\r33333333333 255\nx")), "333333333"));
+
   Bytes gif = bytes_of("GIF89a");
   append(gif, {2, 0, 1, 0, 0x80, 0, 0, 10, 20, 30, 40, 50, 60});              // 2 x 1, two colours
   append(gif, {0x2C, 0, 0, 0, 0, 2, 0, 1, 0, 0, 2, 2, 0x44, 0x0A, 0, 0x3B});  // pixels 0, 1

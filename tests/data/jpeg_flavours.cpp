@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 
+#include "engine/core/rng.h"
+
 namespace qtrain::data {
 
 std::vector<std::byte> make_jpeg(int width, int height, const std::vector<std::uint8_t>& samples,
@@ -26,7 +28,27 @@ std::vector<std::byte> make_jpeg(int width, int height, const std::vector<std::u
   if (flavour.colour == JpegColour::rgb) jpeg_set_colorspace(&info, JCS_RGB);
   if (flavour.colour == JpegColour::ycck) jpeg_set_colorspace(&info, JCS_YCCK);
   jpeg_set_quality(&info, quality, TRUE);
+  if (flavour.horizontal > 0) {
+    for (int i = 0; i < info.num_components; ++i) {
+      const bool fine = i == 0 || i == 3;
+      info.comp_info[i].h_samp_factor = fine ? flavour.horizontal : 1;
+      info.comp_info[i].v_samp_factor = fine ? flavour.vertical : 1;
+    }
+  }
   if (flavour.progressive) jpeg_simple_progression(&info);
+  jpeg_scan_info scans[4]{};  // members: channels in the scan, which, first and last coefficient, precision
+  if (flavour.one_scan_a_channel) {
+    for (int i = 0; i < info.num_components; ++i) scans[i] = {1, {i}, 0, 63, 0, 0};
+    info.scan_info = scans;
+    info.num_scans = info.num_components;
+  }
+  if (flavour.first_scans_only) {
+    scans[0] = {info.num_components, {0, 1, 2, 3}, 0, 0, 0, 0};
+    scans[1] = {1, {0}, 1, 5, 0, 2};
+    info.scan_info = scans;
+    info.num_scans = 2;
+  }
+  info.arith_code = flavour.arithmetic ? TRUE : FALSE;
   info.restart_interval = flavour.restart_interval;
   jpeg_start_compress(&info, TRUE);
   if (!flavour.exif_segment.empty()) {
@@ -45,6 +67,48 @@ std::vector<std::byte> make_jpeg(int width, int height, const std::vector<std::u
   std::vector<std::byte> result(first, first + size);
   std::free(bytes);
   return result;
+}
+
+const std::vector<NamedFlavour>& jpeg_flavours() {
+  static const std::vector<NamedFlavour> all = {
+      {"4:2:0", {}},
+      {"4:2:2", {.horizontal = 2, .vertical = 1}},
+      {"4:4:4", {.horizontal = 1, .vertical = 1}},
+      {"4:4:0", {.horizontal = 1, .vertical = 2}},
+      {"4:1:1", {.horizontal = 4, .vertical = 1}},
+      {"4:1:0", {.horizontal = 4, .vertical = 2}},
+      {"2x4", {.horizontal = 2, .vertical = 4}},
+      {"1x4", {.horizontal = 1, .vertical = 4}},
+      {"gray", {.colour = JpegColour::gray}},
+      {"gray 2x2", {.colour = JpegColour::gray, .horizontal = 2, .vertical = 2}},
+      {"rgb", {.colour = JpegColour::rgb}},
+      {"cmyk", {.colour = JpegColour::cmyk}},
+      {"ycck", {.colour = JpegColour::ycck, .horizontal = 2, .vertical = 2}},
+      {"restart markers", {.restart_interval = 3}},
+      {"a scan a channel", {.one_scan_a_channel = true}},
+      {"a scan a channel, 4:4:0", {.horizontal = 1, .vertical = 2, .one_scan_a_channel = true}},
+      {"arithmetic", {.arithmetic = true}},
+      {"progressive", {.progressive = true}},
+      {"progressive 4:2:2", {.progressive = true, .horizontal = 2, .vertical = 1}},
+      {"progressive 4:4:4", {.progressive = true, .horizontal = 1, .vertical = 1}},
+      {"progressive 4:4:0", {.progressive = true, .horizontal = 1, .vertical = 2}},
+      {"progressive 4:1:0", {.progressive = true, .horizontal = 4, .vertical = 2}},
+      {"progressive gray", {.colour = JpegColour::gray, .progressive = true}},
+      {"progressive cmyk", {.colour = JpegColour::cmyk, .progressive = true}},
+      {"progressive arithmetic", {.progressive = true, .arithmetic = true}},
+      {"first scans only", {.progressive = true, .first_scans_only = true}},
+  };
+  return all;
+}
+
+std::vector<std::byte> noise_jpeg(Size size, const JpegFlavour& flavour, std::uint64_t seed) {
+  const bool four = flavour.colour == JpegColour::cmyk || flavour.colour == JpegColour::ycck;
+  const std::size_t channels = flavour.colour == JpegColour::gray ? 1 : four ? 4 : 3;
+  std::vector<std::uint8_t> samples(static_cast<std::size_t>(size.width) *
+                                    static_cast<std::size_t>(size.height) * channels);
+  RandomStream random(seed, RandomPurpose::user);
+  for (std::uint8_t& sample : samples) sample = static_cast<std::uint8_t>(random.next());
+  return make_jpeg(size.width, size.height, samples, flavour, 85);
 }
 
 }  // namespace qtrain::data

@@ -14,6 +14,10 @@ namespace {
 
 using Pixels = std::vector<std::uint8_t>;
 
+RealBox real(const Box& box) {
+  return DecodedPart{}.place_of(box);
+}
+
 // The same resize straight from its definition, in double precision, both axes at once and without rounding
 // between them.
 double reference_value(const Image& image, const Box& crop, Size full, int x, int y, int channel) {
@@ -39,7 +43,7 @@ double reference_value(const Image& image, const Box& crop, Size full, int x, in
 
 void expect_matches_reference(const Image& image, const Box& crop, Size full, const Box& window, bool flip) {
   Pixels out(static_cast<std::size_t>(window.width * window.height * 3));
-  resample(image, crop, full, window, flip, out);
+  resample(image, real(crop), full, window, flip, out);
   double worst = 0;
   for (int y = 0; y < window.height; ++y) {
     for (int x = 0; x < window.width; ++x) {
@@ -97,6 +101,40 @@ TEST(Resample, PixelsOutsideTheCropHaveNoInfluence) {
     Pixels out(static_cast<std::size_t>(side * side * 3));
     resample(image, {10, 10, 20, 20}, {side, side}, {0, 0, side, side}, false, out);
     EXPECT_TRUE(std::all_of(out.begin(), out.end(), [](int v) { return v == 50; }));
+  }
+}
+
+// Boxes whose sides lie between pixels: the filter's middle moves with them, pixels cut by them count whole.
+TEST(Resample, CropsBetweenPixels) {
+  Image ramp{16, 1, {}};
+  for (int x = 0; x < 16; ++x) ramp.rgb.insert(ramp.rgb.end(), 3, static_cast<std::uint8_t>(16 * x));
+  Pixels out(3 * 4);
+  for (const double left : {0.0, 0.25, 1.5, 3.75}) {
+    resample(ramp, {left, 0, 8, 1}, {4, 1}, {0, 0, 4, 1}, false, out);
+    for (const std::size_t i : {1U, 2U}) {  // away from the crop's ends, the mean of a ramp is its middle
+      EXPECT_NEAR(out[3 * i], 16 * (left + 2 * static_cast<double>(i) + 1 - 0.5), 1.0) << left << ", " << i;
+    }
+  }
+  // A crop beyond the image is fine as long as the window needs none of what is missing.
+  Pixels part(3 * 2);
+  resample(ramp, {0, 0, 16, 1}, {8, 1}, {2, 0, 2, 1}, false, part);
+  const Box needed = resample_reads({0, 0, 16, 1}, {8, 1}, {2, 0, 2, 1});
+  Image cut{needed.width, 1, {}};
+  cut.rgb.assign(ramp.rgb.begin() + 3 * needed.left, ramp.rgb.begin() + 3 * (needed.left + needed.width));
+  Pixels same(3 * 2);
+  resample(cut, {-1.0 * needed.left, 0, 16, 1}, {8, 1}, {2, 0, 2, 1}, false, same);
+  EXPECT_EQ(same, part);
+  EXPECT_THROW(resample(cut, {-1.0 * needed.left, 0, 16, 1}, {8, 1}, {1, 0, 2, 1}, false, same), ShapeError);
+}
+
+// Rounded weights of many taps may sum to more than 1.
+TEST(Resample, WhiteStaysWhite) {
+  for (const int width : {3, 100, 999, 20011}) {
+    for (const int side : {1, 7}) {
+      Pixels out(static_cast<std::size_t>(3 * side));
+      resample(solid_image(width, 1, 255), {0, 0, 1.0 * width, 1}, {side, 1}, {0, 0, side, 1}, false, out);
+      EXPECT_TRUE(std::all_of(out.begin(), out.end(), [](int v) { return v == 255; })) << width;
+    }
   }
 }
 
