@@ -94,8 +94,8 @@ void pack_image(const Source& source, std::size_t index, const PackSettings& set
   resized.height = full.height;
   resized.rgb.resize(std::size_t{3} * static_cast<std::size_t>(full.width) *
                      static_cast<std::size_t>(full.height));
-  resample(scratch.image, {0, 0, size.width, size.height}, full, {0, 0, full.width, full.height}, false,
-           resized.rgb);
+  const RealBox all{0, 0, static_cast<double>(size.width), static_cast<double>(size.height)};
+  resample(scratch.image, all, full, {0, 0, full.width, full.height}, false, resized.rgb);
   packed.encoded = encode_jpeg(resized, settings.quality);
 }
 
