@@ -72,7 +72,7 @@ void add_inside(LaneSums<K, Sum>& sums, F f, std::int64_t n, Out* out, const Wid
 // vectorize it.
 template <int K, class F, class Wide>
 void add_around(LaneSums<K, Sum>& sums, F f, std::int64_t n, const Wide* wide) {
-  constexpr std::int64_t piece = 4 * lanes;
+  constexpr std::int64_t piece = std::int64_t{4} * lanes;
   static constexpr float zeros[piece] = {};
   float unused[piece];
   for (std::int64_t i = 0; i < n; i += piece)

@@ -253,7 +253,7 @@ void compare_bordered_backward(const Bordered& c, const Math& math) {
           batch_norm_backward<0>(host, apart, Identity{});
         });
     const auto expect_same = [&](const auto& compute) {
-      const std::vector<Tensor> got =
+      std::vector<Tensor> got =
           gradients<K>(l, whole, residual, false, [&](BatchNormBackward with, const auto& sums) {
             with.grad = grad;
             compute(with, sums);
