@@ -104,6 +104,7 @@ data::Image photograph(Size size, double detail, std::uint64_t index) {
   const Texture warmth(size, longer / 3, 8, random);  // colours change less finely than brightness
   std::vector<Shape> shapes;
   const int count = 4 + static_cast<int>(random.below(12));
+  shapes.reserve(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i) shapes.emplace_back(size, random);
   const double slope_x = random.uniform(-60, 60) / size.width;
   const double slope_y = random.uniform(-60, 60) / size.height;
