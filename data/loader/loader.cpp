@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "data/loader/mix_batch.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 
@@ -35,6 +36,7 @@ void check(const LoaderOptions& options, std::size_t samples) {
   require(!options.drop_last || samples >= options.batch_size, "batch size",
           std::to_string(options.batch_size),
           "at most the number of samples, as incomplete batches are dropped");
+  options.mix.check();
 }
 
 }  // namespace
@@ -52,6 +54,8 @@ class Loader::Engine {
         slots_(options.workers == 0 ? 1 : options.prefetch),
         order_(samples_, options.seed, 0) {
     check(options, samples_);
+    require(!options.mix.is_on() || reader_.dataset().content() != Content::floats, "mix", "float32 images",
+            "8-bit images");
     const std::size_t share =
         options.batch_size / (4 * static_cast<std::size_t>(std::max(1, options.workers)));
     chunk_ = std::clamp<std::size_t>(share, 1, 16);
@@ -189,7 +193,13 @@ class Loader::Engine {
       slot.error_place = error_place;
     }
     std::move(bad.begin(), bad.end(), std::back_inserter(slot.bad));
-    slot.missing -= chunk.last - chunk.first;
+    const std::size_t done = chunk.last - chunk.first;
+    if (slot.missing == done && !slot.error) {  // all others have been read: the batch is this thread's alone
+      lock.unlock();
+      mix_batch(options_.mix, options_.seed, epoch, start / options_.batch_size, slot.batch);
+      lock.lock();
+    }
+    slot.missing -= done;
     --working_;
     if (slot.missing == 0 || working_ == 0) changed_.notify_all();
   }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "data/augment/mix.h"
 #include "data/augment/transform.h"
 #include "data/dataset.h"
 #include "data/loader/sample_reader.h"
@@ -22,6 +23,7 @@ struct LoaderOptions {
   int workers = 2;           // threads; 0 reads in the thread that calls next()
   std::size_t prefetch = 4;  // batches that may be ready or in work at a time
   PipelineOptions pipeline;
+  MixOptions mix;
   BadImages bad_images = BadImages::fail;
 };
 
