@@ -7,6 +7,21 @@
 #include "data/augment/tone.h"
 
 namespace qtrain::data {
+namespace {
+
+// torch.linspace(low, high, 31)[magnitude] in its float32: from both ends to the middle. Which of two bytes
+// comes out can depend on the last bit.
+double step_of(double low, double high, int magnitude) {
+  constexpr int last = RandAugment::largest_magnitude;
+  const auto from = static_cast<float>(low);
+  const auto to = static_cast<float>(high);
+  const float step = (to - from) / last;
+  const float from_low = from + step * static_cast<float>(magnitude);
+  const float from_high = to - step * static_cast<float>(last - magnitude);
+  return static_cast<double>(magnitude < (last + 1) / 2 ? from_low : from_high);
+}
+
+}  // namespace
 
 bool has_sign(Operation operation) {
   return operation >= Operation::shear_x && operation <= Operation::sharpness;
@@ -18,33 +33,35 @@ void apply_operation(const Pixels& image, Operation operation, int magnitude, bo
   constexpr double distance = 150.0 / 331.0;
   constexpr double angle = 30;
   constexpr double factor = 0.9;
-  const double share = static_cast<double>(magnitude) / RandAugment::largest_magnitude;
-  const double directed = negative ? -share : share;
+  const auto directed = [&](double most) {
+    const double value = step_of(0, most, magnitude);
+    return negative ? -value : value;
+  };
   switch (operation) {
     case Operation::identity:
       return;
     case Operation::shear_x:
-      return move(image, shear_x(slope * directed));
+      return move(image, shear_x(directed(slope)));
     case Operation::shear_y:
-      return move(image, shear_y(slope * directed));
+      return move(image, shear_y(directed(slope)));
     case Operation::translate_x:
-      return move(image, translate(static_cast<int>(distance * image.size.width * directed), 0));
+      return move(image, translate(static_cast<int>(directed(distance * image.size.width)), 0));
     case Operation::translate_y:
-      return move(image, translate(0, static_cast<int>(distance * image.size.height * directed)));
+      return move(image, translate(0, static_cast<int>(directed(distance * image.size.height))));
     case Operation::rotate:
-      return move(image, rotate(angle * directed, image.size));
+      return move(image, rotate(directed(angle), image.size));
     case Operation::brightness:
-      return adjust_brightness(image, 1 + factor * directed);
+      return adjust_brightness(image, 1 + directed(factor));
     case Operation::color:
-      return adjust_saturation(image, 1 + factor * directed);
+      return adjust_saturation(image, 1 + directed(factor));
     case Operation::contrast:
-      return adjust_contrast(image, 1 + factor * directed);
+      return adjust_contrast(image, 1 + directed(factor));
     case Operation::sharpness:
-      return adjust_sharpness(image, 1 + factor * directed);
+      return adjust_sharpness(image, 1 + directed(factor));
     case Operation::posterize:  // to 4 bits; halves to even
-      return posterize(image, 8 - static_cast<int>(std::nearbyint(share * 4)));
+      return posterize(image, 8 - static_cast<int>(std::nearbyint(magnitude / 7.5)));
     case Operation::solarize:
-      return solarize(image, 255 - 255 * share);
+      return solarize(image, step_of(255, 0, magnitude));
     case Operation::autocontrast:
       return autocontrast(image);
     case Operation::equalize:
