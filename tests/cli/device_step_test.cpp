@@ -24,6 +24,7 @@ struct Recipe {
   std::string optimizer = "sgd";
   double clip = 0;
   DType dtype = DType::f32;
+  bool mixes = false;
 };
 
 std::ostream& operator<<(std::ostream& out, const Recipe& r) {
@@ -38,9 +39,10 @@ const std::vector<Recipe> recipes = {
     {"mixed_uniform_adamw", "mixed-uniform", "adamw"},
     {"float_bf16", "none", "sgd", 0, DType::bf16},
     {"pact_bf16", "pact", "sgd", 1, DType::bf16},
+    {"sat_mixed", "sat", "sgd", 0, DType::f32, true},
 };
 
-data::Batch make_batch(std::int64_t number) {
+data::Batch make_batch(std::int64_t number, bool mixed) {
   constexpr std::int64_t size = 16;
   data::Batch batch;
   batch.count = 8;
@@ -51,6 +53,10 @@ data::Batch make_batch(std::int64_t number) {
     for (std::int64_t k = 0; k < 3 * size * size; ++k)
       batch.bytes.push_back(
           static_cast<std::uint8_t>(random.below(80) + 50U * static_cast<unsigned>(batch.labels.back())));
+  }
+  if (mixed) {
+    batch.partner_labels.assign(batch.labels.rbegin(), batch.labels.rend());
+    batch.lambda = static_cast<float>(random.uniform());
   }
   return batch;
 }
@@ -66,8 +72,9 @@ struct Training {
   std::int64_t steps = 0;
   int looks = 0;
   bool replaying = false;  // in the last step
+  bool mixes;
 
-  Training(const Recipe& recipe, Device device, bool graph) : meter(patience, device) {
+  Training(const Recipe& recipe, Device device, bool graph) : meter(patience, device), mixes(recipe.mixes) {
     session.options.graph = graph;
     session.options.optimizer = recipe.optimizer;
     session.options.clip_grad = recipe.clip;
@@ -90,7 +97,7 @@ struct Training {
     const Tensor weight = session.network->parameters().front();
     for (int i = 0; i < count; ++i, ++steps) {
       const std::uint64_t before = weight.storage_version();
-      step->run(make_batch(steps), steps, [&] {
+      step->run(make_batch(steps, mixes), steps, [&] {
         ++looks;
         // A step by the host shows its results before the update; a replayed one is whole by then.
         replaying = weight.storage_version() != before;

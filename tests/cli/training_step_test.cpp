@@ -89,6 +89,14 @@ data::Batch make_batch(int number, int count) {
   return batch;
 }
 
+// As if its images were mixed in another proportion than those of the batch before.
+data::Batch make_mixed_batch(int number, int count) {
+  data::Batch batch = make_batch(number, count);
+  batch.partner_labels.assign(batch.labels.rbegin(), batch.labels.rend());
+  batch.lambda = 1 / (1 + static_cast<float>(number % 4));
+  return batch;
+}
+
 // A run on such a network, and what it leaves behind.
 struct Training {
   static constexpr std::size_t patience = 4;
@@ -100,6 +108,7 @@ struct Training {
   std::vector<std::string> results;
   std::unique_ptr<TrainingStep> step;
   std::int64_t steps = 0;
+  bool mixes = false;
 
   Training(const quant::WrapOptions& wrap, bool graph, const std::string& optimizer = "sgd",
            double clip = 0) {
@@ -117,7 +126,8 @@ struct Training {
 
   void train(int count, int batch_size = 5) {
     for (int i = 0; i < count; ++i) {
-      step->run(make_batch(static_cast<int>(steps), batch_size), steps, [this] {
+      const auto next_batch = mixes ? make_mixed_batch : make_batch;
+      step->run(next_batch(static_cast<int>(steps), batch_size), steps, [this] {
         if (!meter.due()) return;
         const std::int64_t images = state.images;
         meter.read(state);
@@ -136,7 +146,7 @@ struct Training {
     {
       const DeviceBatch input = step->input();
       const Tensor logits = network(input.images);
-      Tensor loss = softmax_cross_entropy(logits, input.labels);
+      Tensor loss = classification_loss(logits, input, session.options);
       const Tensor more = quant::take_quantization_loss(network);
       if (more.defined()) loss = add(loss, more);
       const Tensor correct = count_top_k(logits, input.labels, 1);
@@ -226,6 +236,34 @@ TEST(TrainingStep, ASmallerBatchAndAnEvaluationComeInBetween) {
   EXPECT_EQ(replayed.device.recorded, 1);
   EXPECT_EQ(replayed.device.replayed, 14);
   expect_same(replayed, by_host);
+}
+
+TEST(TrainingStep, MixedBatchesBringTheirShareEachTime) {
+  Training replayed(quantizer("sat"), true);
+  Training by_host(quantizer("sat"), false);
+  for (Training* run : {&replayed, &by_host}) {
+    run->mixes = true;
+    run->session.options.label_smoothing = 0.1;
+    for (int epoch = 0; epoch < 3; ++epoch) {
+      run->train(6);
+      run->train(1, 3);
+    }
+  }
+  EXPECT_EQ(replayed.device.recorded, 1);
+  EXPECT_EQ(replayed.device.replayed, 14);
+  expect_same(replayed, by_host);
+}
+
+TEST(TrainingStep, TheLossOfAMixedBatchCountsBothLabels) {
+  Training run(quantizer("none"), false);
+  const data::Batch batch = make_mixed_batch(3, 5);  // lambda is 1/4
+  const DeviceBatch input = to_device(batch, run.session.data.normalization, {});
+  const Tensor logits =
+      Tensor::from_values({5, 3}, std::vector<float>{1, 2, 0, 0, 1, 5, 2, 2, 2, 3, 0, 1, 4, 1, 0});
+  const float own = softmax_cross_entropy(logits, input.labels).item();
+  const float partners = softmax_cross_entropy(logits, input.partner_labels).item();
+  EXPECT_NEAR(classification_loss(logits, input, run.session.options).item(), 0.25F * own + 0.75F * partners,
+              1e-6);
 }
 
 TEST(TrainingStep, WhatChangesTheForwardIsRecordedAnew) {
