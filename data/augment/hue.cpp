@@ -1,79 +1,103 @@
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <cstddef>
 
 #include "data/augment/color.h"
 
 namespace qtrain::data {
 namespace {
 
-// A hue as Pillow turns it back into a colour: it lies in one of six sectors, at a place between 0 and 1.
-struct HuePlace {
-  float place;
-  int sector;
+constexpr std::size_t block = 64;  // pixels whose channels are taken apart, so that the arithmetic vectorises
+
+struct Planes {
+  std::array<std::int32_t, block> r, g, b;
 };
 
-// Of each 8-bit hue after turning.
-std::array<HuePlace, 256> turned_hues(double turn) {
-  std::array<HuePlace, 256> hues{};
-  const auto shift = static_cast<unsigned>(static_cast<int>(turn * 255));  // towards zero; modulo 256 below
-  for (unsigned h = 0; h < hues.size(); ++h) {
-    const double sixths = ((h + shift) & 255U) * 6.0 / 255.0;
-    const int sector = static_cast<int>(sixths);
-    hues[h] = {static_cast<float>(sixths - sector), sector % 6};
+// How each 8-bit hue, after turning, becomes a colour: it lies in one of six sectors, at a place from 0 to 1.
+struct TurnedHues {
+  std::array<float, 256> place;
+  std::array<std::int32_t, 256> sector;
+
+  explicit TurnedHues(double turn) : place{}, sector{} {
+    const auto shift = static_cast<unsigned>(static_cast<int>(turn * 255));  // towards zero
+    for (unsigned h = 0; h < 256; ++h) {
+      const double sixths = ((h + shift) & 255U) * 6.0 / 255.0;
+      const int whole = static_cast<int>(sixths);
+      place[h] = static_cast<float>(sixths - whole);
+      sector[h] = whole % 6;
+    }
   }
-  return hues;
+};
+
+std::int32_t round_half_up(double positive) {
+  return static_cast<std::int32_t>(positive + 0.5);
 }
 
-int round_half_up(double positive) {
-  return static_cast<int>(positive + 0.5);
+// float32 and double as in Pillow, whose bytes these are for every colour. Without branches: in a picture
+// they would be taken as often as not. Gray pixels have saturation 0 and so become themselves.
+void turn(Planes& pixels, const TurnedHues& hues) {
+  for (std::size_t i = 0; i < block; ++i) {
+    const std::int32_t r = pixels.r[i];
+    const std::int32_t g = pixels.g[i];
+    const std::int32_t b = pixels.b[i];
+    const std::int32_t v = std::max(r, std::max(g, b));
+    const std::int32_t range = v - std::min(r, std::min(g, b));
+    // The distances of the two smaller colours from the largest one, which names the sector.
+    const auto width = static_cast<float>(std::max(range, 1));
+    const float red = static_cast<float>(v - r) / width;
+    const float green = static_cast<float>(v - g) / width;
+    const float blue = static_cast<float>(v - b) / width;
+    const auto from_green = static_cast<float>(2.0 + static_cast<double>(red) - static_cast<double>(blue));
+    const auto from_blue = static_cast<float>(4.0 + static_cast<double>(green) - static_cast<double>(red));
+    const float others = g == v ? from_green : from_blue;
+    const float sixths = r == v ? blue - green : others;
+    const double turns = static_cast<double>(sixths) / 6.0 + 1.0;
+    const auto h = static_cast<float>(turns >= 1 ? turns - 1 : turns);
+    const float saturation = static_cast<float>(range) / static_cast<float>(std::max(v, 1));
+    // Both rounded down to 8 bits, which is all that HSV keeps.
+    const auto h8 = static_cast<std::int32_t>(static_cast<double>(h) * 255.0);
+    const auto s8 = static_cast<std::int32_t>(static_cast<double>(saturation) * 255.0);
+
+    const std::int32_t sector = hues.sector[static_cast<std::size_t>(h8)];
+    const float place = hues.place[static_cast<std::size_t>(h8)];
+    const auto s = static_cast<float>(s8 / 255.0);
+    const auto largest = static_cast<double>(v);
+    const auto within = static_cast<double>(place);
+    // The smallest colour, and the middle one where it falls and where it rises within the sector.
+    const std::int32_t low = round_half_up(largest * (1.0 - static_cast<double>(s)));
+    const std::int32_t falls = round_half_up(largest * (1.0 - static_cast<double>(s * place)));
+    const std::int32_t rises = round_half_up(largest * (1.0 - static_cast<double>(s) * (1.0 - within)));
+    // From red to yellow (0), to green (1), to cyan (2), to blue (3), to magenta (4), to red (5).
+    const auto level = [&](int first_largest) {
+      const std::int32_t from = sector >= first_largest ? sector - first_largest : sector + 6 - first_largest;
+      const std::int32_t upper = from == 2 ? falls : (from == 5 ? rises : low);
+      return from < 2 ? v : upper;
+    };
+    pixels.r[i] = level(5);
+    pixels.g[i] = level(1);
+    pixels.b[i] = level(3);
+  }
 }
 
 }  // namespace
 
-void adjust_hue(const Pixels& image, double turn) {
-  const std::array<HuePlace, 256> hues = turned_hues(turn);
-  std::uint8_t* pixel = image.rgb.data();
-  const std::size_t count = image.count();
-  for (std::size_t i = 0; i < count; ++i, pixel += 3) {
-    const int r = pixel[0];
-    const int g = pixel[1];
-    const int b = pixel[2];
-    const int v = std::max(r, std::max(g, b));
-    const int range = v - std::min(r, std::min(g, b));
-    if (range == 0) continue;  // gray has no hue
-    // The distances of the two other colours from the largest one, which names the sector.
-    const auto distance = [&](int colour) {
-      return static_cast<float>(v - colour) / static_cast<float>(range);
-    };
-    const float red = distance(r);
-    const float green = distance(g);
-    const float blue = distance(b);
-    float sixths = 0;
-    if (r == v)
-      sixths = blue - green;
-    else if (g == v)
-      sixths = static_cast<float>(2.0 + static_cast<double>(red) - static_cast<double>(blue));
-    else
-      sixths = static_cast<float>(4.0 + static_cast<double>(green) - static_cast<double>(red));
-    const double turns = static_cast<double>(sixths) / 6.0 + 1.0;
-    const auto h = static_cast<float>(turns >= 1 ? turns - 1 : turns);
-    const float saturation = static_cast<float>(range) / static_cast<float>(v);
-    // Both rounded down to 8 bits, which is all that HSV keeps.
-    const HuePlace hue = hues[static_cast<std::size_t>(static_cast<double>(h) * 255.0)];
-    const auto s = static_cast<float>(static_cast<int>(static_cast<double>(saturation) * 255.0) / 255.0);
-
-    const auto largest = static_cast<double>(v);
-    const auto p = round_half_up(largest * (1.0 - static_cast<double>(s)));
-    const auto q = round_half_up(largest * (1.0 - static_cast<double>(s * hue.place)));
-    const auto t =
-        round_half_up(largest * (1.0 - static_cast<double>(s) * (1.0 - static_cast<double>(hue.place))));
-    // By sector: red to yellow, to green, to cyan, to blue, to magenta, to red.
-    const std::array<int, 4> levels = {v, t, p, q};
-    constexpr std::array<std::array<std::uint8_t, 3>, 6> order = {
-        {{0, 1, 2}, {3, 0, 2}, {2, 0, 1}, {2, 3, 0}, {1, 2, 0}, {0, 2, 3}}};
-    const auto& of = order[static_cast<std::size_t>(hue.sector)];
-    for (std::size_t c = 0; c < 3; ++c) pixel[c] = to_byte(levels[of[c]]);
+void adjust_hue(const Pixels& image, double turn_by) {
+  const TurnedHues hues(turn_by);
+  Planes planes{};
+  for (std::size_t first = 0; first < image.count(); first += block) {
+    std::uint8_t* const pixels = image.rgb.data() + 3 * first;
+    const std::size_t count = std::min(block, image.count() - first);
+    for (std::size_t i = 0; i < count; ++i) {
+      planes.r[i] = pixels[3 * i];
+      planes.g[i] = pixels[3 * i + 1];
+      planes.b[i] = pixels[3 * i + 2];
+    }
+    turn(planes, hues);
+    for (std::size_t i = 0; i < count; ++i) {
+      pixels[3 * i] = static_cast<std::uint8_t>(planes.r[i]);
+      pixels[3 * i + 1] = static_cast<std::uint8_t>(planes.g[i]);
+      pixels[3 * i + 2] = static_cast<std::uint8_t>(planes.b[i]);
+    }
   }
 }
 
