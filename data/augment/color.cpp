@@ -27,14 +27,14 @@ void adjust_brightness(const Pixels& image, double factor) {
 void adjust_contrast(const Pixels& image, double factor) {
   std::uint64_t sum = 0;
   for (std::size_t y = 0; y < image.rows(); ++y) {
-    const std::uint8_t* in = image.row(y);
+    const std::uint8_t* pixel = image.row(y);
     std::uint32_t row_sum = 0;
-    for (int x = 0; x < image.size.width; ++x)
-      row_sum += static_cast<std::uint32_t>(luma(in[3 * x], in[3 * x + 1], in[3 * x + 2]));
+    for (int x = 0; x < image.size.width; ++x, pixel += 3)
+      row_sum += static_cast<std::uint32_t>(luma(pixel[0], pixel[1], pixel[2]));
     sum += row_sum;
   }
   const double mean = static_cast<double>(sum) / static_cast<double>(image.count());
-  blend_with_level(image, static_cast<int>(mean + 0.5), factor);
+  blend_with_level(image, static_cast<int>(std::floor(mean + 0.5)), factor);
 }
 
 void adjust_saturation(const Pixels& image, double factor) {
@@ -59,7 +59,8 @@ void adjust_sharpness(const Pixels& image, double factor) {
     for (std::size_t i = 3; i + 3 < bytes; ++i) {
       const int sum = above[i - 3] + above[i] + above[i + 3] + here[i - 3] + 5 * here[i] + here[i + 3] +
                       below[i - 3] + below[i] + below[i + 3];
-      out[i] = blend(static_cast<float>((sum + 6) / 13), here[i], f);  // no multiple of 1/13 is a half
+      const int smooth = (sum + 6) / 13;  // to the nearest: no multiple of 1/13 is a half
+      out[i] = blend(static_cast<float>(smooth), here[i], f);
     }
   }
 }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 
 #include "data/augment/color.h"
@@ -30,7 +31,7 @@ struct TurnedHues {
 };
 
 std::int32_t round_half_up(double positive) {
-  return static_cast<std::int32_t>(positive + 0.5);
+  return static_cast<std::int32_t>(std::floor(positive + 0.5));
 }
 
 // float32 and double as in Pillow, whose bytes these are for every colour. Without branches: in a picture
