@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <iostream>
+#include <span>
 
+#include "cli/augmentation.h"
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/ops/cast.h"
@@ -96,18 +98,8 @@ data::LoaderOptions loader_options(const TrainOptions& o, const DataSource& sour
   loader.device = &backend(device);
   loader.prefetch = std::max<std::size_t>(4, 2 * static_cast<std::size_t>(o.workers));
   loader.bad_images = o.bad_images == "skip" ? data::BadImages::skip : data::BadImages::fail;
-  loader.pipeline.image_size = static_cast<int>(source.image_size);
+  set_geometry(loader.pipeline, o, source);
   loader.pipeline.decode = o.decode == "exact" ? data::DecodeMode::exact : data::DecodeMode::fast;
-  loader.pipeline.augment = data::parse_augment(source.augment);
-  // A small part of a demo picture may not show its pattern.
-  constexpr double demo_scale_low = 0.35;
-  if (!o.rrc_scale.empty()) {
-    loader.pipeline.scale_low = o.rrc_scale[0];
-    loader.pipeline.scale_high = o.rrc_scale[1];
-  } else if (source.spec == "demo") {
-    loader.pipeline.scale_low = demo_scale_low;
-  }
-  loader.pipeline.flip_probability = o.flip;
   return loader;
 }
 
@@ -134,6 +126,7 @@ data::LoaderOptions training_loader(const TrainOptions& options, const DataSourc
   data::LoaderOptions loader = loader_options(options, source, device);
   loader.shuffle = options.shuffle;
   loader.drop_last = options.drop_last;
+  set_training_augmentation(loader, options, source);
   return loader;
 }
 
@@ -147,13 +140,21 @@ data::LoaderOptions validation_loader(const TrainOptions& options, const DataSou
 void InputBuffer::load(const data::Batch& batch) {
   const Shape shape{batch.count, data::Batch::channels, batch.height, batch.width};
   const DType dtype = batch.floats.empty() ? DType::u8 : DType::f32;
+  const bool mixed = !batch.partner_labels.empty();
   const auto found = std::ranges::find_if(places_, [&](const Place& place) {
-    return place.images.shape() == shape && place.images.dtype() == dtype;
+    return place.images.shape() == shape && place.images.dtype() == dtype &&
+           place.partner_labels.defined() == mixed;
   });
   loaded_ = static_cast<std::size_t>(found - places_.begin());
-  if (found == places_.end())
-    places_.push_back(
-        {Tensor::empty(shape, dtype, device_), Tensor::empty({batch.count}, DType::i64, device_)});
+  if (found == places_.end()) {
+    Place place{.images = Tensor::empty(shape, dtype, device_),
+                .labels = Tensor::empty({batch.count}, DType::i64, device_)};
+    if (mixed) {
+      place.partner_labels = Tensor::empty({batch.count}, DType::i64, device_);
+      place.lambda = Tensor::empty({1}, DType::f32, device_);
+    }
+    places_.push_back(std::move(place));
+  }
   const Place& place = places_[loaded_];
   Backend& b = backend(device_);
   const auto copy = [&](const Tensor& to, const auto& from) {
@@ -166,11 +167,18 @@ void InputBuffer::load(const data::Batch& batch) {
   else
     copy(place.images, batch.floats);
   copy(place.labels, batch.labels);
+  if (batch.partner_labels.empty()) return;
+  copy(place.partner_labels, batch.partner_labels);
+  copy(place.lambda, std::span(&batch.lambda, 1));
 }
 
 DeviceBatch InputBuffer::normalized(const Normalization& normalization) const {
   const Place& place = places_[loaded_];
-  DeviceBatch result{.images = place.images, .labels = place.labels, .count = place.labels.numel()};
+  DeviceBatch result{.images = place.images,
+                     .labels = place.labels,
+                     .partner_labels = place.partner_labels,
+                     .lambda = place.lambda,
+                     .count = place.labels.numel()};
   if (place.images.dtype() == DType::u8)
     result.images = normalization.mean.empty()
                         ? images_to_float(place.images)

@@ -47,6 +47,9 @@ data::LoaderOptions validation_loader(const TrainOptions& options, const DataSou
 struct DeviceBatch {
   Tensor images;  // [N, 3, H, W], normalized
   Tensor labels;  // i64 [N]
+  // Of batches that are mixed (data/loader/mix_batch.h): i64 [N], f32 [1].
+  Tensor partner_labels = {};
+  Tensor lambda = {};
   std::int64_t count = 0;
 };
 
@@ -65,6 +68,8 @@ class InputBuffer {
   struct Place {
     Tensor images;  // u8 or f32
     Tensor labels;
+    Tensor partner_labels = {};  // with lambda: where batches are mixed
+    Tensor lambda = {};
   };
   Device device_;
   std::vector<Place> places_;  // one a size: most batches, and an epoch's smaller last one

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/augmentation.h"
 #include "engine/core/error.h"
 #include "quant/registry.h"
 
@@ -18,7 +19,6 @@ const Range at_least_1{.low = 1};
 const Range above_0{.low = 0, .low_open = true};
 const Range share{.low = 0, .high = 1};
 const Range below_1{.low = 0, .high = 1, .high_open = true};
-const Range up_to_1{.low = 0, .high = 1, .low_open = true};
 const std::string bit_hint = "32 leaves the values in float; for a float run use --quant none";
 const std::vector<std::string> layer_rules = {"auto", "full", "weight-only", "float"};
 
@@ -113,10 +113,6 @@ Fields data_fields(TrainOptions& o) {
        .slot = &o.readers,
        .help = "threads that read files ahead of the workers; 0: each worker reads for itself",
        .range = {.low = 0, .high = 256}},
-      {.name = "augment",
-       .slot = &o.augment,
-       .help = "random crops and flips of the training images",
-       .choices = {"auto", "imagenet", "cifar", "resize", "none"}},
       {.name = "normalize",
        .slot = &o.normalize,
        .help = "mean and std of the input; raw: 0..255, unit: 0..1",
@@ -127,12 +123,6 @@ Fields data_fields(TrainOptions& o) {
        .help = "own standard deviation per channel",
        .range = above_0,
        .count = 3},
-      {.name = "flip", .slot = &o.flip, .help = "probability of a horizontal flip", .range = share},
-      {.name = "rrc-scale",
-       .slot = &o.rrc_scale,
-       .help = "area of a random resized crop, from and to; none: 0.08,1, demo set 0.35,1",
-       .range = up_to_1,
-       .count = 2},
       {.name = "shuffle", .slot = &o.shuffle, .help = "new order in every epoch"},
       {.name = "drop-last", .slot = &o.drop_last, .help = "leave out an incomplete last training batch"},
       {.name = "rank",
@@ -313,6 +303,7 @@ Fields train_fields(TrainOptions& options) {
   append(all, grouped("Model", model_fields(options)));
   append(all, grouped("Quantization", quant_fields(options)));
   append(all, grouped("Data", data_fields(options)));
+  append(all, grouped("Augmentation", augmentation_fields(options)));
   append(all, grouped("Training", training_fields(options)));
   append(all, grouped("Optimizer", optimizer_fields(options)));
   append(all, grouped("Schedule", schedule_fields(options)));
@@ -344,9 +335,7 @@ void validate(const TrainOptions& o) {
   require(!o.resume.empty() || o.rank < o.world_size,
           {"--rank", "no such process", std::to_string(o.rank),
            fmt::format("0 to {}, below --world-size", o.world_size - 1), ""});
-  require(o.rrc_scale.empty() || o.rrc_scale[0] <= o.rrc_scale[1],
-          {"--rrc-scale", "the range is upside down", fmt::format("{}", fmt::join(o.rrc_scale, ",")),
-           "smaller,larger", ""});
+  validate_augmentation(o);
   for (const auto& [name, factor] : o.init_scale) {
     const auto value = to_number(factor);
     require(value && std::isfinite(*value),

@@ -48,12 +48,9 @@ struct TrainOptions {
   std::string data;                        // "" = the demo set
   std::optional<std::int64_t> image_size;  // unset: the data set's own
   std::int64_t workers = 2;
-  std::string augment = "auto";
   std::string normalize = "auto";
   std::vector<double> mean;  // with std: replaces normalize; per channel, on the 0..1 scale
   std::vector<double> std;
-  double flip = 0.5;              // probability of a horizontal flip
-  std::vector<double> rrc_scale;  // area of a random resized crop; empty: 0.08,1, demo 0.35,1
   bool shuffle = true;
   bool drop_last = true;
   std::int64_t readers = 4;
@@ -61,6 +58,25 @@ struct TrainOptions {
   std::int64_t world_size = 1;
   std::string decode = "fast";
   std::string bad_images = "fail";
+
+  // Augmentation
+  std::string augment = "auto";
+  std::vector<double> rrc_scale;  // area of a random resized crop; empty: 0.08,1, demo 0.35,1
+  std::vector<double> rrc_ratio;  // its width / height; empty: 3/4,4/3
+  double crop_ratio = 0.875;
+  std::int64_t crop_padding = 4;
+  std::string padding_mode = "zero";
+  double flip = 0.5;  // probability of a horizontal flip
+  double vflip = 0;
+  std::vector<std::int64_t> rand_augment;  // operations, magnitude; empty: off
+  std::vector<double> color_jitter;        // brightness, contrast, saturation, hue; empty: off
+  double lighting = 0;                     // standard deviation
+  double random_erasing = 0;               // probability
+  std::string random_erasing_mode = "mean";
+  double mixup = 0;   // alpha
+  double cutmix = 0;  // alpha
+  double mix_prob = 1;
+  double mix_switch_prob = 0.5;
 
   // Training
   std::int64_t epochs = 9;

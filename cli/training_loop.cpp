@@ -11,7 +11,6 @@
 #include "engine/core/error.h"
 #include "engine/io/tensor_file.h"
 #include "engine/ops/cast.h"
-#include "engine/ops/loss.h"
 #include "quant/wrap.h"
 
 namespace qtrain::cli {
@@ -170,8 +169,7 @@ void TrainingLoop::explain_result(const DeviceBatch& input) {
   try {
     const FiniteCheckGuard guard;
     const Tensor logits = cast((*session_.network)(input.images), DType::f32);
-    const Tensor loss =
-        softmax_cross_entropy(logits, input.labels, static_cast<float>(session_.options.label_smoothing));
+    const Tensor loss = classification_loss(logits, input, session_.options);
     backward = true;
     Tape::backward(loss);
     finding += "nothing in this batch alone";

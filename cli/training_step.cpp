@@ -9,6 +9,13 @@
 
 namespace qtrain::cli {
 
+Tensor classification_loss(const Tensor& logits, const DeviceBatch& batch, const TrainOptions& options) {
+  const auto smoothing = static_cast<float>(options.label_smoothing);
+  if (!batch.partner_labels.defined()) return softmax_cross_entropy(logits, batch.labels, smoothing);
+  return softmax_cross_entropy(logits, MixedLabels{batch.labels, batch.partner_labels, batch.lambda},
+                               smoothing);
+}
+
 TrainingStep::TrainingStep(Session& session, StepMeter& meter, Backend& backend)
     : session_(session),
       meter_(meter),
@@ -63,7 +70,7 @@ void TrainingStep::forward_and_backward() {
   Tensor correct;
   {
     const Tensor logits = cast(network(batch.images), DType::f32);
-    loss = softmax_cross_entropy(logits, batch.labels, static_cast<float>(o.label_smoothing));
+    loss = classification_loss(logits, batch, o);
     const Tensor of_quantizers = quant::take_quantization_loss(network);
     if (of_quantizers.defined()) loss = add(loss, of_quantizers);
     correct = count_top_k(logits, batch.labels, 1);

@@ -11,6 +11,9 @@
 
 namespace qtrain::cli {
 
+// Cross entropy with label smoothing; with both labels of each image where the batch is mixed.
+Tensor classification_loss(const Tensor& logits, const DeviceBatch& batch, const TrainOptions& options);
+
 class TrainingStep {
  public:
   // All of them outlive it. `backend`: of the session's device.

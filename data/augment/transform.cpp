@@ -6,30 +6,17 @@
 #include <cmath>
 #include <cstring>
 
+#include "data/augment/geometric.h"
+#include "data/augment/ranges.h"
 #include "engine/core/error.h"
 
 namespace qtrain::data {
 namespace {
 
-// Python's round(): half to even (the rounding mode that programs start in).
-int round_even(double value) {
-  return static_cast<int>(std::nearbyint(value));
-}
-
-int draw(RandomStream& random, int count) {
-  return static_cast<int>(random.below(static_cast<std::uint64_t>(count)));
-}
-
 // numpy's "reflect": -1 -> 1, size -> size-2.
 int reflect(int i, int size) {
   if (i < 0) i = -i;
   return i < size ? i : 2 * (size - 1) - i;
-}
-
-void require(bool ok, const char* option, double got, const char* expected) {
-  if (ok) return;
-  throw ValueError(
-      {.where = option, .what = "option out of range", .got = fmt::format("{}", got), .expected = expected});
 }
 
 }  // namespace
@@ -43,8 +30,8 @@ Box random_resized_crop_box(Size image, double scale_low, double scale_high, dou
     const int width = round_even(std::sqrt(target * ratio));
     const int height = round_even(std::sqrt(target / ratio));
     if (width < 1 || height < 1 || width > image.width || height > image.height) continue;
-    const int top = draw(random, image.height - height + 1);
-    const int left = draw(random, image.width - width + 1);
+    const int top = draw_below(random, image.height - height + 1);
+    const int left = draw_below(random, image.width - width + 1);
     return {left, top, width, height};
   }
   Size box = image;
@@ -112,24 +99,31 @@ Augment parse_augment(const std::string& name) {
   return static_cast<Augment>(found - names.begin());
 }
 
-Pipeline::Pipeline(const PipelineOptions& options) : options_(options) {
-  require(options.image_size >= 1 && options.image_size <= 8192, "image size", options.image_size,
-          "1 to 8192");
-  require(options.crop_ratio > 0 && options.crop_ratio <= 1, "crop ratio", options.crop_ratio,
-          "above 0, at most 1");
-  require(options.image_size / options.crop_ratio <= 65536, "crop ratio", options.crop_ratio,
-          "a resized side of at most 65536 pixels");
-  require(options.scale_low > 0 && options.scale_low <= options.scale_high, "crop scale", options.scale_low,
-          "above 0, at most the upper bound");
-  require(options.scale_high <= 1, "crop scale", options.scale_high, "at most 1");
-  require(
+Pipeline::Pipeline(const PipelineOptions& options) : options_(options), pixels_(options.pixels) {
+  require_in_range(options.image_size >= 1 && options.image_size <= 8192, "image size", options.image_size,
+                   "1 to 8192");
+  require_in_range(options.crop_ratio > 0 && options.crop_ratio <= 1, "crop ratio", options.crop_ratio,
+                   "above 0, at most 1");
+  require_in_range(options.image_size / options.crop_ratio <= 65536, "crop ratio", options.crop_ratio,
+                   "a resized side of at most 65536 pixels");
+  require_in_range(options.scale_low > 0 && options.scale_low <= options.scale_high, "crop scale",
+                   options.scale_low, "above 0, at most the upper bound");
+  require_in_range(options.scale_high <= 1, "crop scale", options.scale_high, "at most 1");
+  require_in_range(
       options.ratio_low > 0 && options.ratio_low <= options.ratio_high && std::isfinite(options.ratio_high),
       "crop aspect ratio", options.ratio_low, "above 0, at most the upper bound");
-  require(options.flip_probability >= 0 && options.flip_probability <= 1, "flip probability",
-          options.flip_probability, "0 to 1");
-  require(options.padding >= 0 && options.padding <= 8192, "padding", options.padding, "0 to 8192");
-  require(options.padding_mode == Padding::zero || options.padding < options.image_size, "padding",
-          options.padding, "less than the image size when it reflects");
+  require_in_range(options.flip_probability >= 0 && options.flip_probability <= 1, "flip probability",
+                   options.flip_probability, "0 to 1");
+  require_in_range(options.vertical_flip_probability >= 0 && options.vertical_flip_probability <= 1,
+                   "vertical flip probability", options.vertical_flip_probability, "0 to 1");
+  require_in_range(options.padding >= 0 && options.padding <= 8192, "padding", options.padding, "0 to 8192");
+  require_in_range(options.padding_mode == Padding::zero || options.padding < options.image_size, "padding",
+                   options.padding, "less than the image size when it reflects");
+  if (options.train && options.augment == Augment::none && options.pixels.any())
+    throw ValueError({.where = "augment none",
+                      .what = "images that pass as they are can't be augmented",
+                      .got = "an augmentation of pixels",
+                      .expected = "none of them, or another augment"});
 }
 
 std::size_t Pipeline::bytes_per_image() const {
@@ -166,21 +160,26 @@ Box Geometry::needed(Size image) const {
 Geometry Pipeline::plan(Size image, RandomStream& random) const {
   const int side = options_.image_size;
   const Box result{0, 0, side, side};
-  const auto flips = [&] { return random.bernoulli(options_.flip_probability); };
+  const auto flipped = [&](Geometry geometry) {
+    geometry.flip = random.bernoulli(options_.flip_probability);
+    const double vertical = options_.vertical_flip_probability;
+    geometry.flip_rows = vertical > 0 && random.bernoulli(vertical);
+    return geometry;
+  };
   if (passes_through()) {
     require_network_size(image);
     return {.crop = result};
   }
   if (options_.augment == Augment::cifar) {
     require_network_size(image);
-    const int top = draw(random, 2 * options_.padding + 1) - options_.padding;
-    const int left = draw(random, 2 * options_.padding + 1) - options_.padding;
-    return {.crop = {left, top, side, side}, .flip = flips()};
+    const int top = draw_below(random, 2 * options_.padding + 1) - options_.padding;
+    const int left = draw_below(random, 2 * options_.padding + 1) - options_.padding;
+    return flipped({.crop = {left, top, side, side}});
   }
   if (options_.augment == Augment::imagenet && options_.train) {
     const Box box = random_resized_crop_box(image, options_.scale_low, options_.scale_high,
                                             options_.ratio_low, options_.ratio_high, random);
-    return {.crop = box, .resizes = true, .full = {side, side}, .window = result, .flip = flips()};
+    return flipped({.crop = box, .resizes = true, .full = {side, side}, .window = result});
   }
   const Size full = resize_shorter(image, static_cast<int>(side / options_.crop_ratio));
   return {.crop = {0, 0, image.width, image.height},
@@ -189,7 +188,7 @@ Geometry Pipeline::plan(Size image, RandomStream& random) const {
           .window = center_crop_box(full, side)};
 }
 
-void Pipeline::render(const DecodedPart& part, const Geometry& geometry, RandomStream& /*random*/,
+void Pipeline::render(const DecodedPart& part, const Geometry& geometry, RandomStream& random,
                       std::span<std::uint8_t> out) const {
   if (out.size() != bytes_per_image()) {
     throw ShapeError({.where = "pipeline",
@@ -201,6 +200,9 @@ void Pipeline::render(const DecodedPart& part, const Geometry& geometry, RandomS
     resample(part.pixels, part.place_of(geometry.crop), geometry.full, geometry.window, geometry.flip, out);
   else
     crop_padded(part.pixels, geometry.crop, options_.padding_mode, geometry.flip, out);
+  const Pixels image{out, {options_.image_size, options_.image_size}};
+  if (geometry.flip_rows) flip_rows(image);
+  if (options_.train) pixels_.apply(image, random);
 }
 
 }  // namespace qtrain::data

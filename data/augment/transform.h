@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data/augment/pixel_augmentation.h"
 #include "data/augment/resample.h"
 #include "data/codec/image_decoder.h"
 #include "data/image.h"
@@ -53,9 +54,11 @@ struct PipelineOptions {
   double scale_high = 1.0;
   double ratio_low = 3.0 / 4.0;
   double ratio_high = 4.0 / 3.0;
-  double flip_probability = 0.5;
-  int padding = 4;  // cifar: pixels on each side
+  double flip_probability = 0.5;         // imagenet, cifar: left and right change places
+  double vertical_flip_probability = 0;  // top and bottom
+  int padding = 4;                       // cifar: pixels on each side
   Padding padding_mode = Padding::zero;
+  PixelOptions pixels;  // training, all but `none`
 };
 
 // Which pixels of an image become which pixels of the result.
@@ -65,7 +68,8 @@ struct Geometry {
   bool resizes = false;
   Size full;
   Box window;
-  bool flip = false;  // left and right change places
+  bool flip = false;       // left and right change places
+  bool flip_rows = false;  // top and bottom do
 
   // Pixels of the image for one of the result, in the direction with fewer of them.
   double shrink() const;
@@ -83,7 +87,7 @@ class Pipeline {
   // Whether images keep their pixels, so that they must have the network's size already.
   bool passes_through() const;
 
-  // What is wanted of an image of that size. Draws from `random` in a fixed order: box, then flip. Throws
+  // What is wanted of an image of that size. Draws from `random` in a fixed order: box, then flips. Throws
   // ShapeError when an image that has to have the network's size has another.
   Geometry plan(Size image, RandomStream& random) const;
 
@@ -97,6 +101,7 @@ class Pipeline {
 
  private:
   PipelineOptions options_;
+  PixelAugmentation pixels_;
 };
 
 }  // namespace qtrain::data

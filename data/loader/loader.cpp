@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "data/loader/mix_batch.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 
@@ -44,6 +45,7 @@ void check(const LoaderOptions& options, std::size_t samples) {
   require(!options.drop_last || samples / shard.world_size >= options.batch_size, "batch size",
           std::to_string(options.batch_size),
           "at most the number of samples of a process, as incomplete batches are dropped");
+  options.mix.check();
 }
 
 }  // namespace
@@ -63,6 +65,8 @@ class Loader::Engine {
         order_(order_of(0)),
         read_ahead_(reader_, reader_threads(), options.read_ahead),
         chunk_(chunk_size()) {
+    require(!options.mix.is_on() || reader_.dataset().content() != Content::floats, "mix", "float32 images",
+            "8-bit images");
     for (int i = 0; i < options.workers; ++i) {
       workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
     }
@@ -186,6 +190,11 @@ class Loader::Engine {
     return std::min(options_.batch_size, order_.size() - start_of(batch));
   }
 
+  // Of the batch that begins at a place of this process's epoch: another one in each process.
+  std::uint64_t number_of(std::size_t start) const {
+    return start / options_.batch_size * options_.shard.world_size + options_.shard.rank;
+  }
+
   Chunk claim() {
     const std::size_t size = size_of(claimed_batch_);
     if (claimed_sample_ == 0) {
@@ -234,7 +243,13 @@ class Loader::Engine {
       slot.error_place = error_place;
     }
     std::move(bad.begin(), bad.end(), std::back_inserter(slot.bad));
-    slot.missing -= chunk.last - chunk.first;
+    const std::size_t done = chunk.last - chunk.first;
+    if (slot.missing == done && !slot.error) {  // all others have been read: the batch is this thread's alone
+      lock.unlock();
+      mix_batch(options_.mix, options_.seed, epoch_, number_of(start), slot.batch);
+      lock.lock();
+    }
+    slot.missing -= done;
     --working_;
     if (slot.missing == 0 || working_ == 0) finished_.notify_one();
   }

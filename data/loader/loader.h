@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "data/augment/mix.h"
 #include "data/augment/transform.h"
 #include "data/dataset.h"
 #include "data/loader/epoch_order.h"
@@ -27,6 +28,7 @@ struct LoaderOptions {
   std::size_t prefetch = 4;  // batches that may be ready or in work at a time
   Shard shard;               // the part of each epoch that this process loads
   PipelineOptions pipeline;
+  MixOptions mix;
   BadImages bad_images = BadImages::fail;
   Backend* device = nullptr;  // that copies the batches: they lie in memory that it reads directly
 };

@@ -41,6 +41,9 @@ void SampleReader::prepare(Batch& batch, std::size_t count, Backend& memory) con
   renew(batch.floats, holds_floats(*dataset_) ? values : 0, memory);
   batch.labels.resize(count);
   batch.indices.resize(count);
+  batch.partner_labels.clear();
+  batch.partner_labels.reserve(count);  // mixing allocates nothing
+  batch.lambda = 1;
 }
 
 void SampleReader::fetch(std::size_t index, Fetched& fetched) const {

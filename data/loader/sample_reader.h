@@ -26,6 +26,10 @@ struct Batch {
   HostVector<float> floats;
   std::vector<std::int64_t> labels;
   std::vector<std::int64_t> indices;  // of the samples in the dataset
+  // Where batches are mixed (mix_batch.h): the labels of the images that these are mixed with, and what share
+  // of itself each has kept.
+  std::vector<std::int64_t> partner_labels;
+  float lambda = 1;
 };
 
 enum class BadImages {

@@ -12,10 +12,11 @@ namespace qtrain {
 enum class RandomPurpose : std::uint32_t {
   init = 1,      // initial weights; index = parameter number
   shuffle = 2,   // epoch order
-  augment = 3,   // crops and flips; index = sample
+  augment = 3,   // crops, flips, colours, ...; index = sample
   dropout = 4,   // masks inside the network; index = step
   generate = 5,  // synthetic data; index = sample
   replace = 6,   // substitutes for unreadable samples; index = sample
+  mix = 7,       // Mixup and CutMix; index = batch
   user = 100,    // free for programs built on the library
 };
 

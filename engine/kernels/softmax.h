@@ -1,5 +1,6 @@
 // Softmax cross entropy and hits, row by row of logits [rows, classes]:
-//   p = softmax(z), loss = -sum_k q_k log p_k with q = (1 - s) onehot(label) + s / classes
+//   p = softmax(z), loss = -sum_k q_k log p_k with q = (1 - s) onehot(label) + s / classes, or, where images
+//   are mixed of two, (1 - s) (lambda onehot(label) + (1 - lambda) onehot(partner label)) + s / classes
 //   a row is a hit if fewer than k classes score higher than its label, ties going to the lower class
 // On the CPU a thread takes a row, on a GPU a block of threads.
 #pragma once
@@ -24,13 +25,24 @@ struct SoftmaxLoss {
   float* losses;
   std::int64_t classes;
   float smoothing;
+  const std::int64_t* partner_labels = nullptr;  // nullptr: each row has one label
+  const float* lambda = nullptr;                 // one value
+
+  // z - top at the row's label; of two labels, their mean with the weights that they have in q.
+  QTRAIN_HOST_DEVICE double own_score(const float* z, float top, std::int64_t row) const {
+    const auto first = static_cast<double>(score_at(z, labels[row], classes) - top);
+    if (partner_labels == nullptr) return first;
+    const auto second = static_cast<double>(score_at(z, partner_labels[row], classes) - top);
+    const auto share = static_cast<double>(*lambda);
+    return share * first + (1 - share) * second;
+  }
 
   // log p_k = z_k - top - log(total), summed over the classes for the smoothed part.
-  QTRAIN_HOST_DEVICE float loss(float at_label, double total, double sum_z) const {
+  QTRAIN_HOST_DEVICE float loss(double own, double total, double sum_z) const {
     const double log_total = log(total);
     const double mean_log_p = sum_z / static_cast<double>(classes) - log_total;
     const auto s = static_cast<double>(smoothing);
-    const double log_p = static_cast<double>(at_label) - log_total;
+    const double log_p = own - log_total;
     return static_cast<float>(-((1 - s) * log_p + (s > 0 ? s * mean_log_p : 0.0)));
   }
 
@@ -46,7 +58,7 @@ struct SoftmaxLoss {
       total += static_cast<double>(p[k]);
       sum_z += static_cast<double>(z[k] - top);
     }
-    losses[row] = loss(score_at(z, labels[row], classes) - top, total, sum_z);
+    losses[row] = loss(own_score(z, top, row), total, sum_z);
     const auto inverse = static_cast<float>(1 / total);
     for (std::int64_t k = 0; k < classes; ++k) p[k] *= inverse;
   }
@@ -106,8 +118,7 @@ struct SoftmaxRows {
     const auto inverse = static_cast<float>(1 / shared.values[0][0]);
     for (std::int64_t k = t.thread; k < of.classes; k += threads) p[k] *= inverse;
     if (t.thread == 0)
-      of.losses[t.block] = of.loss(score_at(z, of.labels[t.block], of.classes) - top, shared.values[0][0],
-                                   shared.values[1][0]);
+      of.losses[t.block] = of.loss(of.own_score(z, top, t.block), shared.values[0][0], shared.values[1][0]);
   }
 };
 

@@ -28,6 +28,7 @@ struct Recipe {
   double clip = 0;
   DType dtype = DType::f32;
   std::vector<int> widths = {};  // of all quantizers, in turn, one a step
+  bool mixes = false;            // images, two of them each
 };
 
 std::ostream& operator<<(std::ostream& out, const Recipe& r) {
@@ -43,12 +44,15 @@ const std::vector<Recipe> recipes = {
     {"float_bf16", "none", "sgd", 0, DType::bf16},
     {"pact_bf16", "pact", "sgd", 1, DType::bf16},
     {"adabits_switching", "adabits", "adam", 0, DType::f32, {8, 4}},
+    {"sat_mixed", "sat", "sgd", 0, DType::f32, {}, true},
 };
 
-constexpr Images images{.count = 8, .size = 16, .classes = 4};
+Images images_of(const Recipe& recipe) {
+  return {.count = 8, .size = 16, .classes = 4, .mixed = recipe.mixes};
+}
 
 std::shared_ptr<Module> make_network(const Recipe& recipe) {
-  auto network = zoo::make_model("resnet20", {.num_classes = images.classes, .seed = 7});
+  auto network = zoo::make_model("resnet20", {.num_classes = images_of(recipe).classes, .seed = 7});
   if (recipe.quantizer != "none")
     quant::quantize_network(*network,
                             {.weight_quantizer = recipe.quantizer, .activation_quantizer = recipe.quantizer});
@@ -68,12 +72,14 @@ TrainOptions options_of(const Recipe& recipe, bool graph) {
 // A ResNet-20 in training. The results of its steps wait on the device.
 struct Training {
   TrainingRun training;
+  Images images;
   std::vector<int> widths;
   int looks = 0;
   bool replaying = false;  // in the last step
 
   Training(const Recipe& recipe, Device device, bool graph)
       : training(options_of(recipe, graph), make_network(recipe), backend(device), 64, recipe.dtype),
+        images(images_of(recipe)),
         widths(recipe.widths) {}
 
   void train(int count) {

@@ -96,12 +96,38 @@ TEST(TrainOptions, BitsOutOfRangeAreRefusedWithAHint) {
 }
 
 TEST(TrainOptions, NumbersOutOfRangeAreRefused) {
-  const std::vector<std::vector<std::string>> cases = {
-      {"--lr", "-0.1"},       {"--lr", "nan"},        {"--lr", "inf"},         {"--batch-size", "0"},
-      {"--epochs", "-1"},     {"--momentum", "1"},    {"--workers", "-1"},     {"--weight-decay", "-1e-4"},
-      {"--seed", "-1"},       {"--clip-grad", "-1"},  {"--eps", "0"},          {"--label-smoothing", "1"},
-      {"--gamma", "0"},       {"--flip", "1.1"},      {"--betas", "0.9", "1"}, {"--image-size", "0"},
-      {"--num-classes", "0"}, {"--rrc-scale", "0,1"}, {"--milestones", "0"},   {"--threads", "-1"}};
+  const std::vector<std::vector<std::string>> cases = {{"--lr", "-0.1"},
+                                                       {"--lr", "nan"},
+                                                       {"--lr", "inf"},
+                                                       {"--batch-size", "0"},
+                                                       {"--epochs", "-1"},
+                                                       {"--momentum", "1"},
+                                                       {"--workers", "-1"},
+                                                       {"--weight-decay", "-1e-4"},
+                                                       {"--seed", "-1"},
+                                                       {"--clip-grad", "-1"},
+                                                       {"--eps", "0"},
+                                                       {"--label-smoothing", "1"},
+                                                       {"--gamma", "0"},
+                                                       {"--flip", "1.1"},
+                                                       {"--betas", "0.9", "1"},
+                                                       {"--image-size", "0"},
+                                                       {"--num-classes", "0"},
+                                                       {"--rrc-scale", "0,1"},
+                                                       {"--milestones", "0"},
+                                                       {"--threads", "-1"},
+                                                       {"--rrc-ratio", "0,1"},
+                                                       {"--crop-ratio", "0"},
+                                                       {"--crop-padding", "-1"},
+                                                       {"--vflip", "2"},
+                                                       {"--rand-augment", "-1,9"},
+                                                       {"--color-jitter", "-1,0,0,0"},
+                                                       {"--lighting", "-0.1"},
+                                                       {"--random-erasing", "1.1"},
+                                                       {"--mixup", "-1"},
+                                                       {"--cutmix", "nan"},
+                                                       {"--mix-prob", "1.1"},
+                                                       {"--mix-switch-prob", "-1"}};
   for (const auto& arguments : cases) {
     const std::string error = error_of(arguments);
     EXPECT_TRUE(has(error, "[" + arguments[0] + "]") && has(error, "out of range") && has(error, "expected"))
@@ -138,6 +164,13 @@ TEST(TrainOptions, RulesBetweenSettings) {
   EXPECT_TRUE(has(error_of({"--mean", "0.5,0.5,0.5"}), "--std"));
   EXPECT_TRUE(has(error_of({"--mean", "0.5,0.5", "--std", "1,1,1"}), "expected 3"));
   EXPECT_TRUE(has(error_of({"--rrc-scale", "0.9,0.1"}), "--rrc-scale"));
+  EXPECT_TRUE(has(error_of({"--rrc-ratio", "2,1"}), "--rrc-ratio"));
+  EXPECT_TRUE(has(error_of({"--color-jitter", "0.4,0.4,0.4,0.6"}), "expected 0..0.5"));
+  EXPECT_TRUE(has(error_of({"--color-jitter", "0.4"}), "expected 4"));
+  EXPECT_TRUE(has(error_of({"--rand-augment", "2,31"}), "expected 0..30"));
+  EXPECT_TRUE(has(error_of({"--random-erasing-mode", "pixel"}), "--random-erasing as well"));
+  EXPECT_TRUE(has(error_of({"--mix-prob", "0.5"}), "--mixup or --cutmix"));
+  EXPECT_TRUE(has(error_of({"--mix-switch-prob", "0.2", "--mixup", "0.2"}), "--mixup and --cutmix"));
   EXPECT_TRUE(has(error_of({"--init-scale", "fc.weight=much"}), "fc.weight"));
   EXPECT_TRUE(has(error_of({"--init", "a", "--resume", "b"}), "exclude"));
 }

@@ -17,6 +17,7 @@ struct Images {
   int count = 0;  // of a batch
   int size = 0;   // height and width
   int classes = 0;
+  bool mixed = false;  // each with another one of its batch, in another proportion in each batch
 };
 
 // Brighter the higher the class, so that there is something to learn. Another batch for each number.
@@ -31,6 +32,10 @@ inline data::Batch make_batch(const Images& images, std::int64_t number) {
     for (int k = 0; k < 3 * images.size * images.size; ++k)
       batch.bytes.push_back(
           static_cast<std::uint8_t>(random.below(80) + 50U * static_cast<unsigned>(batch.labels.back())));
+  }
+  if (images.mixed) {
+    batch.partner_labels.assign(batch.labels.rbegin(), batch.labels.rend());
+    batch.lambda = 1 / (1 + static_cast<float>(number % 4));
   }
   return batch;
 }

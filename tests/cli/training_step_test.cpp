@@ -91,6 +91,7 @@ struct Training {
   ReplayingBackend device;
   TrainingRun training;
   std::vector<std::string> results;
+  bool mixes = false;
 
   Training(const std::shared_ptr<Module>& network, bool graph, const std::string& optimizer = "sgd",
            double clip = 0)
@@ -108,7 +109,7 @@ struct Training {
     StepMeter& meter = training.meter;
     RunState& state = training.state;
     for (int i = 0; i < count; ++i)
-      training.train({batch_size, images.size, images.classes}, [&] {
+      training.train({batch_size, images.size, images.classes, mixes}, [&] {
         if (!meter.due()) return;
         const std::int64_t before = state.images;
         meter.read(state);
@@ -139,7 +140,7 @@ struct Training {
     {
       const DeviceBatch input = training.step->input();
       const Tensor logits = network()(input.images);
-      Tensor loss = softmax_cross_entropy(logits, input.labels);
+      Tensor loss = classification_loss(logits, input, training.session.options);
       const Tensor more = quant::take_quantization_loss(network());
       if (more.defined()) loss = add(loss, more);
       const Tensor correct = count_top_k(logits, input.labels, 1);
@@ -229,6 +230,34 @@ TEST(TrainingStep, ASmallerBatchAndAnEvaluationComeInBetween) {
   EXPECT_EQ(replayed.device.recorded, 2) << "anew when the first smaller batch had been there";
   EXPECT_EQ(replayed.device.replayed, 13);
   expect_same(replayed, by_host);
+}
+
+TEST(TrainingStep, MixedBatchesBringTheirShareEachTime) {
+  Training replayed(quantizer("sat"), true);
+  Training by_host(quantizer("sat"), false);
+  for (Training* run : {&replayed, &by_host}) {
+    run->mixes = true;
+    run->session.options.label_smoothing = 0.1;
+    for (int epoch = 0; epoch < 3; ++epoch) {
+      run->train(6);
+      run->train(1, 3);
+    }
+  }
+  EXPECT_EQ(replayed.device.recorded, 1);
+  EXPECT_EQ(replayed.device.replayed, 14);
+  expect_same(replayed, by_host);
+}
+
+TEST(TrainingStep, TheLossOfAMixedBatchCountsBothLabels) {
+  Training run(quantizer("none"), false);
+  const data::Batch batch = make_mixed_batch(3, 5);  // lambda is 1/4
+  const DeviceBatch input = to_device(batch, run.session.data.normalization, {});
+  const Tensor logits =
+      Tensor::from_values({5, 3}, std::vector<float>{1, 2, 0, 0, 1, 5, 2, 2, 2, 3, 0, 1, 4, 1, 0});
+  const float own = softmax_cross_entropy(logits, input.labels).item();
+  const float partners = softmax_cross_entropy(logits, input.partner_labels).item();
+  EXPECT_NEAR(classification_loss(logits, input, run.session.options).item(), 0.25F * own + 0.75F * partners,
+              1e-6);
 }
 
 TEST(TrainingStep, WhatChangesTheForwardIsRecordedAnew) {

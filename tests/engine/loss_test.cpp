@@ -63,6 +63,52 @@ TEST(CrossEntropy, PassesTheGradientCheck) {
   }
 }
 
+MixedLabels mixed_labels(const std::vector<std::int64_t>& first, const std::vector<std::int64_t>& partner,
+                         float lambda, Device device = {}) {
+  return {labels_of(first, device), labels_of(partner, device), Tensor::full({1}, lambda, device)};
+}
+
+TEST(MixedCrossEntropy, IsTheWeightedMeanOfBothLosses) {
+  const std::vector<std::int64_t> first{0, 9, 3, 3, 7};
+  const std::vector<std::int64_t> partner{7, 3, 3, 9, 0};
+  const auto z = random_values(50, 1, {-4, 4});
+  for (const Device device : available_devices())
+    for (const float lambda : {0.0F, 0.3F, 1.0F})
+      for (const double smoothing : {0.0, 0.1, 1.0}) {
+        const double want = static_cast<double>(lambda) * cross_entropy(z, first, smoothing) +
+                            static_cast<double>(1 - lambda) * cross_entropy(z, partner, smoothing);
+        const Tensor loss = softmax_cross_entropy(Tensor::from_values({5, 10}, z, device),
+                                                  mixed_labels(first, partner, lambda, device),
+                                                  static_cast<float>(smoothing));
+        EXPECT_NEAR(static_cast<double>(loss.item()), want, 4e-6) << lambda << " " << smoothing;
+      }
+}
+
+TEST(MixedCrossEntropy, PassesTheGradientCheck) {
+  for (const float smoothing : {0.0F, 0.1F})
+    for (const float lambda : {0.0F, 0.25F, 1.0F}) {
+      const auto loss = [&](const std::vector<Tensor>& in) {
+        return softmax_cross_entropy(in[0], mixed_labels({2, 0, 4, 1}, {1, 4, 4, 2}, lambda, in[0].device()),
+                                     smoothing);
+      };
+      EXPECT_TRUE(check_gradients(loss, {{"logits", {4, 5}, {-2, 2}}}));
+    }
+}
+
+TEST(MixedCrossEntropy, WithOneLabelItIsThePlainOneBitForBit) {
+  const auto run = [](const auto& labels, float smoothing) {
+    Tensor z = Tensor::from_values({4, 5}, random_values(20, 3, {-3, 3})).set_requires_grad(true);
+    const Tensor loss = softmax_cross_entropy(z, labels, smoothing);
+    Tape::backward(loss);
+    std::vector<float> result = z.grad().values();
+    result.push_back(loss.item());
+    return result;
+  };
+  for (const float smoothing : {0.0F, 0.1F})
+    EXPECT_EQ(run(mixed_labels({2, 0, 4, 1}, {1, 4, 4, 2}, 1), smoothing),
+              run(labels_of({2, 0, 4, 1}), smoothing));
+}
+
 TEST(CrossEntropy, SaturatedLogitsGiveExactGradients) {
   Tensor z = Tensor::from_values({1, 3}, {1e30F, 0, -1e30F}).set_requires_grad(true);
   const Tensor right = softmax_cross_entropy(z, labels_of({0}));

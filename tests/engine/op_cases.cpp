@@ -1,5 +1,6 @@
 #include "tests/engine/op_cases.h"
 
+#include <algorithm>
 #include <tuple>
 
 #include "engine/autograd/tape.h"
@@ -240,6 +241,25 @@ void add_losses(Cases& all) {
   loss("cross_entropy", {12, 10}, 0);
   loss("cross_entropy_smoothed", {12, 10}, 0.1F);
   loss("cross_entropy_many_classes", {70, 1000}, 0.1F);
+  const auto mixed = [&](std::string name, const Shape& logits, float lambda) {
+    all.push_back({.name = std::move(name),
+                   .op =
+                       [=](const T& t) {
+                         const Tensor first = labels(t[0]);
+                         std::vector<std::int64_t> values = first.values<std::int64_t>();
+                         std::ranges::reverse(values);
+                         const Tensor partner =
+                             Tensor::from_values<std::int64_t>(first.shape(), values, first.device());
+                         return softmax_cross_entropy(
+                             t[0], MixedLabels{first, partner, Tensor::full({1}, lambda, first.device())},
+                             0.1F);
+                       },
+                   .shapes = {logits},
+                   .range = {-5, 5},
+                   .takes_bf16 = false});
+  };
+  mixed("cross_entropy_mixed", {13, 10}, 0.3F);
+  mixed("cross_entropy_mixed_many_classes", {70, 1000}, 0.75F);
   for (const std::int64_t k : {1, 5})
     all.push_back({.name = "count_top_" + std::to_string(k),
                    .op = [=](const T& t) { return count_top_k(t[0], labels(t[0]), k); },

@@ -311,6 +311,23 @@ TEST(OpErrors, Loss) {
   cases.push_back({"softmax_cross_entropy", value_error, [] {
                      softmax_cross_entropy(f32({2, 3}), i64({2}), NAN);
                    }});
+  const auto mixed = [&](bool (*expected)(const Error&), const Tensor& partner, const Tensor& lambda,
+                         const std::string& text) {
+    cases.push_back({"softmax_cross_entropy", expected,
+                     [=] {
+                       softmax_cross_entropy(f32({2, 3}), MixedLabels{i64({2}), partner, lambda});
+                     },
+                     text});
+  };
+  mixed(value_error, none, f32({1}), "partner labels");
+  mixed(value_error, i64({2}), none, "lambda");
+  mixed(dtype_error, i32({2}), f32({1}), "partner labels");
+  mixed(dtype_error, i64({2}), f64({1}), "lambda");
+  mixed(shape_error, i64({3}), f32({1}), "partner labels");
+  mixed(shape_error, i64({2}), f32({2}), "lambda");
+  mixed(value_error, labels(3), f32({1}), "label out of range");
+  for (const float lambda : {-0.5F, 1.5F, NAN})
+    mixed(value_error, i64({2}), Tensor::full({1}, lambda), "lambda");
   cases.push_back({"count_top_k", value_error, [] { count_top_k(f32({2, 3}), i64({2}), 0); }});
   check(cases);
 }

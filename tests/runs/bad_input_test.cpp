@@ -93,6 +93,32 @@ TEST_F(BadInput, NumbersOutOfRange) {
   expect_run_error({"--warmup-epochs", "11"}, {"--warmup-epochs"});
 }
 
+TEST_F(BadInput, AugmentationThatHasNothingToActOn) {
+  for (const Arguments& flag : std::initializer_list<Arguments>{{"--color-jitter", "0.4,0.4,0.4,0"},
+                                                                {"--rand-augment", "2,9"},
+                                                                {"--lighting", "0.1"},
+                                                                {"--random-erasing", "0.25"}})
+    expect_run_error(flag, {"[" + flag[0] + "] acts on images that --augment imagenet, cifar, resize makes",
+                            "got --augment none"});
+  expect_run_error(join({{"--vflip", "0.5"}, {"--augment", "resize"}}),
+                   {"[--vflip]", "got --augment resize"});
+  expect_run_error(join({{"--crop-padding", "2"}, {"--augment", "imagenet"}}), {"[--crop-padding]", "cifar"});
+  expect_run_error(join({{"--rrc-ratio", "1,1"}, {"--augment", "cifar"}}), {"[--rrc-ratio]", "imagenet"});
+  expect_run_error(join({{"--random-erasing", "1", "--random-erasing-mode", "pixel"},
+                         {"--augment", "cifar", "--normalize", "raw"}}),
+                   {"[--random-erasing-mode]", "deviation"});
+
+  const std::string path = folder_ / "floats.safetensors";
+  TensorMap floats;
+  floats["images"] = Tensor::full({16, 3, 8, 8}, 0.5F);
+  floats["labels"] = Tensor::from_values<std::int64_t>({16}, std::vector<std::int64_t>(16, 1));
+  save_tensors(path, floats);
+  const Arguments run = quick_run("tensors:" + path, output_);
+  expect_error(join({run, {"--mixup", "0.2"}}), {"[--mixup] mixes 8-bit images", "got float images"});
+  expect_error(join({run, {"--lighting", "0.1"}}),
+               {"[--lighting]", "with float images", "expected 8-bit images"});
+}
+
 TEST_F(BadInput, DataThatIsNotThereOrEmpty) {
   const auto with_data = [&](const std::string& data, const std::vector<std::string>& parts) {
     expect_error(quick_run(data, output_), parts);

@@ -81,6 +81,40 @@ TEST_F(Resume, WithEveryOptimizer) {
   }
 }
 
+TEST_F(Resume, WithEveryAugmentation) {
+  const Arguments more{"--epochs",
+                       "3",
+                       "--drop-last",
+                       "off",
+                       "--batch-size",
+                       "9",
+                       "--vflip",
+                       "0.5",
+                       "--padding-mode",
+                       "reflect",
+                       "--rand-augment",
+                       "2,9",
+                       "--color-jitter",
+                       "0.4,0.4,0.4,0.1",
+                       "--lighting",
+                       "0.1",
+                       "--random-erasing",
+                       "0.5",
+                       "--random-erasing-mode",
+                       "pixel",
+                       "--mixup",
+                       "0.8",
+                       "--cutmix",
+                       "1",
+                       "--label-smoothing",
+                       "0.1"};
+  done(fresh("straight", more));
+  done(fresh("stopped", join({more, {"--max-steps", "4"}})));
+  done(resumed("stopped", {"--max-steps", "8", "--workers", "3"}));
+  done(resumed("stopped", {"--max-steps", "0"}));
+  expect_same("stopped", "straight");
+}
+
 TEST_F(Resume, SignalsFinishTheStepAndSave) {
   done(fresh("straight"));
   for (const auto& [signal, status] : {std::pair{SIGTERM, 143}, std::pair{SIGINT, 130}}) {

@@ -281,17 +281,28 @@ TEST(EmulatedRows, SoftmaxAndHitsAreTheHosts) {
     z[0] = z[static_cast<std::size_t>(classes) - 1];  // a tie
     const std::vector<std::int64_t> labels = {classes - 1, 0, classes / 2};
     const auto values = static_cast<std::size_t>(rows * classes);
+    const std::vector<std::int64_t> partners = {0, 0, classes - 1};
+    const float lambda = 0.3F;
     const auto loss = [&](std::vector<float>& out) {
       return SoftmaxLoss{z.data(), labels.data(), out.data(), out.data() + values, classes, 0.1F};
+    };
+    const auto mixed_loss = [&](std::vector<float>& out) {
+      SoftmaxLoss mixed = loss(out);
+      mixed.losses = out.data() + values + 2 * rows;
+      mixed.partner_labels = partners.data();
+      mixed.lambda = &lambda;
+      return mixed;
     };
     const auto hit = [&](std::vector<float>& out) {
       return Hit{z.data(), labels.data(), out.data() + values + rows, classes, 2};
     };
-    std::vector<float> want(values + 2 * rows);
+    std::vector<float> want(values + 3 * rows);
+    for_rows(host, rows, mixed_loss(want));
     for_rows(host, rows, loss(want));
     for_rows(host, rows, hit(want));
     const auto got = in_any_order([&](const Stream& stream) {
       std::vector<float> out(want.size());
+      device::launch(stream, rows, device::SoftmaxRows{mixed_loss(out)});
       device::launch(stream, rows, device::SoftmaxRows{loss(out)});
       device::launch(stream, rows, device::HitRows{hit(out)});
       return out;
