@@ -97,7 +97,7 @@ TEST(StepGraph, RecordsWhatHasRepeated) {
 TEST(StepGraph, RecordsWhatLeavesTheSameTraces) {
   LoggingDevice device;
   StepGraph graph(device, true);
-  const auto run = [&](Key key, std::int64_t trace) {
+  const auto run = [&](const Key& key, std::int64_t trace) {
     return graph.run(key, [&] { return Report{true, {trace}}; });
   };
   for (const std::int64_t trace : {5, 7, 7}) {
@@ -133,7 +133,7 @@ TEST(StepGraph, EveryKeyHasItsRecording) {
 TEST(StepGraph, AKeysFirstStepMayKeepTensors) {
   LoggingDevice device;
   StepGraph graph(device, true);
-  const auto run = [&](Key key) { return graph.run(key, repeats); };
+  const auto run = [&](const Key& key) { return graph.run(key, repeats); };
   for (int i = 0; i < 4; ++i) run({1, 8});
   EXPECT_EQ(device.log, "[]LL");
   EXPECT_EQ(graph.run({1, 5},  // a smaller last batch
