@@ -284,7 +284,7 @@ TEST(TrainingStep, WhatIsNeverSteadyIsNeverRecorded) {
 
 // A width has its own clipping level and batch norms, as in the reference (adabits).
 std::shared_ptr<Module> make_switchable_network() {
-  const std::shared_ptr<Module> net = make_network(quantizer("adabits"));
+  std::shared_ptr<Module> net = make_network(quantizer("adabits"));
   make_switchable(*net, {8, 6, 5, 4});
   return net;
 }
