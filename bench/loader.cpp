@@ -10,6 +10,7 @@
 //
 #include <jpeglib.h>
 
+#include <ctime>
 #include <memory>
 #include <sstream>
 #include <stdexcept>
@@ -39,14 +40,29 @@ data::PipelineOptions pipeline_of(const Setting& setting) {
           .augment = data::Augment::imagenet};
 }
 
-void report(const Setting& setting, const data::Dataset& dataset, int workers,
-            const std::vector<double>& speeds) {
-  const auto speed = bench::spread_of(speeds);
+// Images/s of each epoch, by the clock and by the time that all threads spent on a processor.
+struct Speeds {
+  std::vector<double> clock;
+  std::vector<double> processor;
+
+  template <class F>
+  void measure(F&& images_of_an_epoch) {
+    const std::clock_t start = std::clock();
+    std::size_t images = 0;
+    const double seconds = bench::seconds_of([&] { images = images_of_an_epoch(); });
+    const double used = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    clock.push_back(static_cast<double>(images) / seconds);
+    processor.push_back(static_cast<double>(images) / used);
+  }
+};
+
+void report(const Setting& setting, const data::Dataset& dataset, int workers, const Speeds& speeds) {
+  const auto speed = bench::spread_of(speeds.clock);
   std::printf(
       "{\"data\": \"%s\", \"images\": %zu, \"size\": %d, \"pipeline\": \"%s\", \"workers\": %d, "
-      "\"images_per_second\": %.1f, \"min\": %.1f, \"max\": %.1f}\n",
+      "\"images_per_second\": %.1f, \"min\": %.1f, \"max\": %.1f, \"images_per_cpu_second\": %.1f}\n",
       setting.data.c_str(), dataset.size(), setting.image_size, setting.pipeline.c_str(), workers,
-      speed.median, speed.min, speed.max);
+      speed.median, speed.min, speed.max, bench::spread_of(speeds.processor).median);
   std::fflush(stdout);
 }
 
@@ -58,14 +74,19 @@ void measure_loader(const Setting& setting, const std::shared_ptr<const data::Da
   options.pipeline = pipeline_of(setting);
   data::Loader loader(dataset, options);
   data::Batch batch;
-  std::vector<double> speeds;
+  Speeds speeds;
   for (int epoch = 0; epoch <= setting.epochs; ++epoch) {
-    std::size_t images = 0;
     loader.start_epoch(static_cast<std::uint64_t>(epoch));
-    const double seconds = bench::seconds_of([&] {
+    const auto read_all = [&] {
+      std::size_t images = 0;
       while (loader.next(batch)) images += static_cast<std::size_t>(batch.count);
-    });
-    if (epoch > 0) speeds.push_back(static_cast<double>(images) / seconds);
+      return images;
+    };
+    if (epoch == 0) {
+      read_all();
+    } else {
+      speeds.measure(read_all);
+    }
   }
   report(setting, *dataset, workers, speeds);
 }
@@ -101,16 +122,21 @@ void measure_decoding(const Setting& setting, const data::Dataset& dataset) {
   info.err = jpeg_std_error(&errors);
   jpeg_create_decompress(&info);
   std::vector<std::uint8_t> pixels;
-  std::vector<double> speeds;
+  Speeds speeds;
   for (int epoch = 0; epoch <= setting.epochs; ++epoch) {
-    const double seconds = bench::seconds_of([&] {
+    const auto decode_all = [&] {
       for (std::size_t i = 0; i < records.size(); ++i) {
         RandomStream random(data::LoaderOptions{}.seed, RandomPurpose::augment,
                             static_cast<std::uint64_t>(epoch), i);
         decode_box(info, records[i].buffer, pipeline, random, pixels);
       }
-    });
-    if (epoch > 0) speeds.push_back(static_cast<double>(records.size()) / seconds);
+      return records.size();
+    };
+    if (epoch == 0) {
+      decode_all();
+    } else {
+      speeds.measure(decode_all);
+    }
   }
   jpeg_destroy_decompress(&info);
   report(setting, dataset, 0, speeds);

@@ -32,16 +32,18 @@ def main():
                 "eval": [transforms.Resize(int(size / 0.875)), transforms.CenterCrop(size)]}[pipeline]
     transform = transforms.Compose([*geometry, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     files = sorted((folder / "train").glob("*/*"))
-    speeds = []
+    speeds, cpu_speeds = [], []
     for epoch in range(epochs + 1):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         for file in files:
             with Image.open(file) as image:
                 transform(image.convert("RGB"))
         if epoch > 0:
             speeds.append(len(files) / (time.perf_counter() - start))
+            cpu_speeds.append(len(files) / (time.process_time() - cpu_start))
     print(json.dumps({"pipeline": pipeline, "images": len(files), "size": size,
-                      "images_per_second": round(statistics.median(speeds), 1), "pillow": PIL.__version__,
+                      "images_per_second": round(statistics.median(speeds), 1),
+                      "images_per_cpu_second": round(statistics.median(cpu_speeds), 1), "pillow": PIL.__version__,
                       "torchvision": torchvision.__version__,
                       "libjpeg_turbo": features.version_feature("libjpeg_turbo")}))
 
