@@ -132,7 +132,7 @@ Fields data_fields(TrainOptions& o) {
       {.name = "drop-last", .slot = &o.drop_last, .help = "leave out an incomplete last training batch"},
       {.name = "decode",
        .slot = &o.decode,
-       .help = "JPEG files: smaller where they will be shrunk anyway, or at full size",
+       .help = "JPEG files: smaller where they will be shrunk a lot anyway, or at full size",
        .choices = {"fast", "exact"}},
       {.name = "bad-images",
        .slot = &o.bad_images,
