@@ -135,7 +135,7 @@ Fields data_fields(TrainOptions& o) {
        .range = at_least_1},
       {.name = "decode",
        .slot = &o.decode,
-       .help = "JPEG files: smaller where they will be shrunk anyway, or at full size",
+       .help = "JPEG files: smaller where they will be shrunk a lot anyway, or at full size",
        .choices = {"fast", "exact"}},
       {.name = "bad-images",
        .slot = &o.bad_images,

@@ -39,7 +39,10 @@ struct JpegState {
   char message[JMSG_LENGTH_MAX];
 
   void reset();
-  void destroy() { jpeg_destroy_decompress(&info); }  // harmless where nothing was created: info is zeroed
+  void destroy() {
+    jpeg_destroy_decompress(&info);  // harmless where nothing was created: info is zeroed
+    info.src = nullptr;              // it lay in libjpeg's memory
+  }
   bool read_header(const unsigned char* bytes, unsigned long size);
   bool start(int scale);
   bool keep_columns(JDIMENSION& left, JDIMENSION& width);

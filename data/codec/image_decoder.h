@@ -14,7 +14,7 @@
 namespace qtrain::data {
 
 enum class DecodeMode {
-  fast,  // JPEG: only what is wanted, and smaller than the file where it will be shrunk anyway
+  fast,  // JPEG: only what is wanted, and smaller than the file where it will be shrunk a lot anyway
   exact  // whole, at the file's size
 };
 
@@ -45,9 +45,10 @@ class ImageDecoder {
   Size open(std::span<const std::byte> file, const std::string& name_for_errors);
 
   // Decodes at least the pixels of `wanted`, which will be resized to 1/shrink of their size (shrink < 1:
-  // enlarged). These are what decoding everything would give at the same scale; pixels around them may not
-  // be. Once for each open(); the result is valid until the next call. Throws FormatError for a truncated
-  // file, and for other damage as far as it decodes; ShapeError unless `wanted` lies inside the image.
+  // enlarged). They are at least twice as large as needed, or the file's. These are what decoding everything
+  // would give at the same scale; pixels around them may not be. Once for each open(); the result is valid
+  // until the next call. Throws FormatError for a truncated file, and for other damage as far as it decodes;
+  // ShapeError unless `wanted` lies inside the image.
   const DecodedPart& decode(const Box& wanted, double shrink);
 
  private:

@@ -71,11 +71,11 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     const Size image = decoder.open(file, "fuzzed input");
     const Box box = chosen_box(choice, image);
-    const double shrink = 1 << (std::to_integer<int>(choice.back()) & 3);
-    const data::DecodedPart& part = decoder.decode(box, shrink);
+    const int scale = 1 << (std::to_integer<int>(choice.back()) & 3);
+    const data::DecodedPart& part = decoder.decode(box, 2 * scale);
     require_whole(part.pixels);
     const auto end = [&](int at, int length) { return (at + length + part.scale - 1) / part.scale; };
-    require(part.scale <= shrink && part.left <= box.left / part.scale && part.top <= box.top / part.scale);
+    require(part.scale <= scale && part.left <= box.left / part.scale && part.top <= box.top / part.scale);
     require(part.left + part.pixels.width >= end(box.left, box.width));
     require(part.top + part.pixels.height >= end(box.top, box.height));
     if (whole && part.scale == 1) require_part_of(*whole, part, box);
