@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "engine/core/error.h"
 
@@ -22,14 +22,13 @@ const TrainOptions defaults;
 struct Reach {
   const char* flag;
   bool given;
-  std::initializer_list<const char*> augments;  // --augment, as it was decided
+  std::vector<std::string> augments;  // --augment, as it was decided
 };
-
-const std::initializer_list<const char*> cropped = {"imagenet", "cifar"};
-const std::initializer_list<const char*> augmented = {"imagenet", "cifar", "resize"};
 
 void require_reach(const TrainOptions& o, const DataSource& source) {
   const bool floats = source.train->content() == data::Content::floats;
+  const std::vector<std::string> cropped = {"imagenet", "cifar"};
+  const std::vector<std::string> augmented = {"imagenet", "cifar", "resize"};
   for (const Reach& reach : {
            Reach{"--rrc-ratio", !o.rrc_ratio.empty(), {"imagenet"}},
            Reach{"--crop-padding", o.crop_padding != defaults.crop_padding, {"cifar"}},
