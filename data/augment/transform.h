@@ -58,7 +58,7 @@ struct PipelineOptions {
   double vertical_flip_probability = 0;  // top and bottom
   int padding = 4;                       // cifar: pixels on each side
   Padding padding_mode = Padding::zero;
-  PixelOptions pixels;  // training, all but `none`
+  PixelOptions pixels{};  // training, all but `none`
 };
 
 // Which pixels of an image become which pixels of the result.

@@ -24,11 +24,11 @@ struct LoaderOptions {
   bool drop_last = false;  // leave out a last batch that isn't full
   int workers = 2;         // threads; 0 reads in the thread that calls next()
   int readers = 4;         // threads that fetch files ahead of the workers; 0: each worker for itself
-  ReadAhead::Limits read_ahead;
+  ReadAhead::Limits read_ahead{};
   std::size_t prefetch = 4;  // batches that may be ready or in work at a time
-  Shard shard;               // the part of each epoch that this process loads
-  PipelineOptions pipeline;
-  MixOptions mix;
+  Shard shard{};               // the part of each epoch that this process loads
+  PipelineOptions pipeline{};
+  MixOptions mix{};
   BadImages bad_images = BadImages::fail;
   Backend* device = nullptr;  // that copies the batches: they lie in memory that it reads directly
 };
