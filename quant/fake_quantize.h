@@ -117,7 +117,7 @@ class FakeQuantizeGradient final : public DeferredBatchNormGradient {
   explicit FakeQuantizeGradient(const Rows& rows) : rows_(rows) {}
 
   // dL/dx and dL/dparameter_k, pending. `with` points into `held`.
-  static std::vector<Tensor> put_off(const F& with, std::vector<Tensor> held, const Rows& rows,
+  static std::vector<Tensor> put_off(const F& with, std::vector<Tensor>&& held, const Rows& rows,
                                      const Tensor& x, const Tensor& g,
                                      const std::array<Tensor, count>& parameters) {
     const auto work = std::make_shared<FakeQuantizeGradient>(rows);

@@ -26,7 +26,7 @@ struct LoaderOptions {
   int readers = 4;         // threads that fetch files ahead of the workers; 0: each worker for itself
   ReadAhead::Limits read_ahead{};
   std::size_t prefetch = 4;  // batches that may be ready or in work at a time
-  Shard shard{};               // the part of each epoch that this process loads
+  Shard shard{};             // the part of each epoch that this process loads
   PipelineOptions pipeline{};
   MixOptions mix{};
   BadImages bad_images = BadImages::fail;
