@@ -1,6 +1,4 @@
 #include "cli/data_setup.h"
-#include "data/sets/imagenet.h"
-#include "data/sets/open.h"
 
 #include <fmt/format.h>
 
@@ -9,6 +7,8 @@
 #include <span>
 
 #include "cli/augmentation.h"
+#include "data/sets/imagenet.h"
+#include "data/sets/open.h"
 #include "engine/backend/backend.h"
 #include "engine/core/error.h"
 #include "engine/ops/cast.h"

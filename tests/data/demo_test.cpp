@@ -1,5 +1,4 @@
 #include "data/sets/demo.h"
-#include "data/sets/open.h"
 
 #include <gtest/gtest.h>
 
@@ -11,6 +10,7 @@
 
 #include "data/loader/sample_reader.h"
 #include "data/sets/demo_render.h"
+#include "data/sets/open.h"
 #include "engine/core/error.h"
 #include "tests/data/support.h"
 

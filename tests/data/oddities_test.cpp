@@ -310,18 +310,19 @@ TEST_F(OddPlaces, ANamedPipeIsNotWaitedFor) {
 // The superuser may read everything, so the test becomes somebody else for a while.
 class OrdinaryUser {
  public:
-  OrdinaryUser() {
-    if (was_root_ && ::seteuid(nobody) != 0) ADD_FAILURE() << "can't become an ordinary user";
-  }
+  OrdinaryUser() : became_(was_root_ && ::seteuid(nobody) == 0) {}
   ~OrdinaryUser() {
-    if (was_root_ && ::seteuid(0) != 0) std::abort();
+    if (became_ && ::seteuid(0) != 0) std::abort();
   }
   OrdinaryUser(const OrdinaryUser&) = delete;
   OrdinaryUser& operator=(const OrdinaryUser&) = delete;
 
+  bool is_one() const { return !was_root_ || became_; }  // some containers have no other users
+
  private:
   static constexpr uid_t nobody = 65534;
-  bool was_root_ = ::geteuid() == 0;
+  const bool was_root_ = ::geteuid() == 0;
+  const bool became_;
 };
 
 TEST_F(OddPlaces, AFileThatMayNotBeRead) {
@@ -330,6 +331,7 @@ TEST_F(OddPlaces, AFileThatMayNotBeRead) {
   fs::permissions(root(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
   fs::permissions(root() / "train/a/1.jpg", fs::perms::none);
   const OrdinaryUser user;
+  if (!user.is_one()) GTEST_SKIP() << "the superuser may read everything";
   expect_unreadable(open(), "can't open the file; got Permission denied");
 }
 
@@ -337,11 +339,14 @@ TEST_F(OddPlaces, AFolderThatMayNotBeListed) {
   fs::permissions(root(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
   fs::permissions(root() / "train/a", fs::perms::none);
   std::string message;
+  bool tried = false;
   {
     const OrdinaryUser user;
-    message = message_of<IoError>([&] { open(); });
+    tried = user.is_one();
+    if (tried) message = message_of<IoError>([&] { open(); });
   }
   fs::permissions(root() / "train/a", fs::perms::owner_all);
+  if (!tried) GTEST_SKIP() << "the superuser may list everything";
   EXPECT_TRUE(contains(message, (root() / "train/a").string()) && contains(message, "Permission denied"))
       << message;
 }
