@@ -3,13 +3,13 @@
 // with BadImages::skip replaced by the same other sample whatever the number of workers.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <optional>
 
 #include "data/loader/loader.h"
 #include "data/sets/open.h"
 #include "tests/data/jpeg_flavours.h"
+#include "tests/data/ordinary_user.h"
 #include "tests/data/png_fixture.h"
 #include "tests/data/support.h"
 
@@ -306,24 +306,6 @@ TEST_F(OddPlaces, ANamedPipeIsNotWaitedFor) {
   ASSERT_EQ(::mkfifo((root() / "train/a/1.jpg").c_str(), 0666), 0);
   expect_unreadable(open(), "not a regular file");
 }
-
-// The superuser may read everything, so the test becomes somebody else for a while.
-class OrdinaryUser {
- public:
-  OrdinaryUser() : became_(was_root_ && ::seteuid(nobody) == 0) {}
-  ~OrdinaryUser() {
-    if (became_ && ::seteuid(0) != 0) std::abort();
-  }
-  OrdinaryUser(const OrdinaryUser&) = delete;
-  OrdinaryUser& operator=(const OrdinaryUser&) = delete;
-
-  bool is_one() const { return !was_root_ || became_; }  // some containers have no other users
-
- private:
-  static constexpr uid_t nobody = 65534;
-  const bool was_root_ = ::geteuid() == 0;
-  const bool became_;
-};
 
 TEST_F(OddPlaces, AFileThatMayNotBeRead) {
   for (const auto& entry : fs::recursive_directory_iterator(root()))
