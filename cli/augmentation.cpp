@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/common_fields.h"
 #include "engine/core/error.h"
 
 namespace qtrain::cli {
@@ -82,7 +83,7 @@ Fields augmentation_fields(TrainOptions& o) {
       {.name = "augment",
        .slot = &o.augment,
        .help = "crops and flips of the training images; what follows acts on them",
-       .choices = {"auto", "imagenet", "cifar", "resize", "none"}},
+       .choices = or_auto(data::augment_names())},
       {.name = "rrc-scale",
        .slot = &o.rrc_scale,
        .help = "area of a random resized crop, from and to; none: 0.08,1, demo set 0.35,1",

@@ -1,21 +1,10 @@
 #include "cli/commands.h"
 
+#include "cli/common_fields.h"
+#include "data/augment/transform.h"
+
 namespace qtrain::cli {
 namespace {
-
-const Range bit_range{.low = 1, .high = 32};
-
-Field device_field(std::string& device) {
-  return {.name = "device", .slot = &device, .help = "where to compute", .choices = {"auto", "cpu", "cuda"}};
-}
-
-Field batch_size_field(std::int64_t& batch_size) {
-  return {.name = "batch-size",
-          .slot = &batch_size,
-          .help = "images per step",
-          .range = {.low = 1, .high = 1e6},
-          .short_name = "b"};
-}
 
 Field workers_field(std::int64_t& workers) {
   return {.name = "workers",
@@ -23,10 +12,6 @@ Field workers_field(std::int64_t& workers) {
           .help = "threads that load data",
           .range = {.low = 0, .high = 1024},
           .short_name = "j"};
-}
-
-Field plugin_field(std::vector<std::string>& plugin) {
-  return {.name = "plugin", .slot = &plugin, .help = "shared library with more quantizers; repeatable"};
 }
 
 Field json_field(bool& json) {
@@ -65,13 +50,11 @@ Fields eval_fields(EvalOptions& o) {
        .help = "compute threads; 0: all cores",
        .range = {.low = 0, .high = 4096}},
   };
-  std::vector<std::string> own_or_given{"auto"};
-  own_or_given.insert(own_or_given.end(), precisions.begin(), precisions.end());
   append(fields, {device_field(o.device),
                   {.name = "precision",
                    .slot = &o.precision,
                    .help = "as for training; auto: that of the run",
-                   .choices = own_or_given},
+                   .choices = or_auto(precisions)},
                   plugin_field(o.plugin),
                   json_field(o.json)});
   return grouped("Options", fields);
@@ -170,7 +153,7 @@ Fields bench_data_fields(BenchDataOptions& o) {
        {.name = "augment",
         .slot = &o.augment,
         .help = "as for training",
-        .choices = {"auto", "imagenet", "cifar", "resize", "none"}},
+        .choices = or_auto(data::augment_names())},
        {.name = "bad-images",
         .slot = &o.bad_images,
         .help = "an unreadable image ends the command, or is replaced",

@@ -7,13 +7,13 @@
 #include <cmath>
 
 #include "cli/augmentation.h"
+#include "cli/common_fields.h"
 #include "engine/core/error.h"
 #include "quant/registry.h"
 
 namespace qtrain::cli {
 namespace {
 
-const Range bit_range{.low = 1, .high = 32};
 const Range at_least_0{.low = 0};
 const Range at_least_1{.low = 1};
 const Range above_0{.low = 0, .low_open = true};
@@ -89,7 +89,7 @@ Fields quant_fields(TrainOptions& o) {
       {.name = "fuse",
        .slot = &o.fuse,
        .help = "batch norm and quantization in one pass; off: each in its own, for the same results"},
-      {.name = "plugin", .slot = &o.plugin, .help = "shared library with more quantizers; repeatable"},
+      plugin_field(o.plugin),
   };
 }
 
@@ -154,11 +154,7 @@ Fields training_fields(TrainOptions& o) {
        .slot = &o.max_steps,
        .help = "stop after so many updates; 0: no limit",
        .range = at_least_0},
-      {.name = "batch-size",
-       .slot = &o.batch_size,
-       .help = "images per step",
-       .range = {.low = 1, .high = 1e6},
-       .short_name = "b"},
+      batch_size_field(o.batch_size),
       {.name = "label-smoothing",
        .slot = &o.label_smoothing,
        .help = "share of the target spread evenly",
@@ -232,7 +228,7 @@ Fields schedule_fields(TrainOptions& o) {
 
 Fields machine_fields(TrainOptions& o) {
   return {
-      {.name = "device", .slot = &o.device, .help = "where to compute", .choices = {"auto", "cpu", "cuda"}},
+      device_field(o.device),
       {.name = "precision",
        .slot = &o.precision,
        .help =
