@@ -18,8 +18,6 @@
 namespace qtrain::data {
 namespace {
 
-constexpr std::size_t max_listed_bad_images = 10;
-
 void require(bool ok, const char* option, const std::string& got, const char* expected) {
   if (!ok)
     throw ValueError({.where = option, .what = "option out of range", .got = got, .expected = expected});

@@ -41,6 +41,7 @@ struct BadImage {
   std::size_t index;
   std::string reason;  // with the file's name
 };
+inline constexpr std::size_t max_listed_bad_images = 10;  // all are counted, the first ones described
 
 // A sample as it came from the data set, or why it didn't.
 struct Fetched {

@@ -13,7 +13,6 @@
 namespace qtrain::data {
 namespace {
 
-constexpr std::size_t max_listed_bad_images = 10;
 constexpr std::size_t waiting_for_each_worker = 8;
 
 // Bytes of a name up to its last part: behind folders, or behind a file that holds others.
