@@ -12,6 +12,7 @@
 
 #include <ctime>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -92,8 +93,8 @@ void measure_loader(const Setting& setting, const std::shared_ptr<const data::Da
 }
 
 // The rows and columns of a box, without a look at errors: libjpeg's default ends the program.
-void decode_box(jpeg_decompress_struct& info, const std::vector<std::byte>& file,
-                const data::Pipeline& pipeline, RandomStream& random, std::vector<std::uint8_t>& pixels) {
+void decode_box(jpeg_decompress_struct& info, std::span<const std::byte> file, const data::Pipeline& pipeline,
+                RandomStream& random, std::vector<std::uint8_t>& pixels) {
   jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(file.data()), file.size());
   jpeg_read_header(&info, TRUE);
   const data::Size size{static_cast<int>(info.image_width), static_cast<int>(info.image_height)};
@@ -128,7 +129,7 @@ void measure_decoding(const Setting& setting, const data::Dataset& dataset) {
       for (std::size_t i = 0; i < records.size(); ++i) {
         RandomStream random(data::LoaderOptions{}.seed, RandomPurpose::augment,
                             static_cast<std::uint64_t>(epoch), i);
-        decode_box(info, records[i].buffer, pipeline, random, pixels);
+        decode_box(info, records[i].file, pipeline, random, pixels);
       }
       return records.size();
     };
