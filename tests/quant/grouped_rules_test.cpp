@@ -20,54 +20,53 @@ struct Norm {
   std::size_t runs;  // that are normalized
 };
 
-class Normalization : public testing::TestWithParam<Norm> {};
+class Normalization : public testing::TestWithParam<Norm> {
+ protected:
+  std::shared_ptr<Halves> quantizer(std::map<std::string, std::string> options) const {
+    options["groups"] = GetParam().groups;
+    options["norm_groups"] = GetParam().norm_groups;
+    return weight_halves(shape_, options);
+  }
+  // Of the run that element i belongs to.
+  const Moments& moments_around(std::size_t i) const {
+    return of_run_[i / (before_.size() / GetParam().runs)];
+  }
+
+  const Shape shape_{4, 6, 3, 2};
+  const Tensor x_ = normal(shape_, 1, 0.2, 0.1);
+  const Tensor g_ = normal(shape_, 2);
+  const Values before_ = x_.values();
+  const std::vector<Moments> of_run_ = moments(before_, GetParam().runs);
+};
 
 TEST_P(Normalization, MapsEachGroupToMeanZeroAndDeviationOne) {
-  const Shape shape{4, 6, 3, 2};
-  const auto quantizer = weight_halves(
-      shape,
-      {{"adaptive", "var-mean"}, {"groups", GetParam().groups}, {"norm_groups", GetParam().norm_groups}});
-  const Tensor x = normal(shape, 1, 0.2, 0.1);
-  const Tensor g = normal(shape, 2);
-  const Result result = run(*quantizer, x, g);
-  const Values before = x.values();
-  const auto of_run = moments(before, GetParam().runs);
-  const std::size_t size = before.size() / GetParam().runs;
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    const Moments& m = of_run[i / size];
-    const double normalized = (static_cast<double>(before[i]) - m.mean) / m.std;
+  const Result result = run(*quantizer({{"adaptive", "var-mean"}}), x_, g_);
+  for (std::size_t i = 0; i < before_.size(); ++i) {
+    const Moments& m = moments_around(i);
+    const double normalized = (static_cast<double>(before_[i]) - m.mean) / m.std;
     if (std::abs(std::abs(std::remainder(2 * normalized, 1)) - 0.5) > 1e-4) {
       EXPECT_EQ(result.y[i], halves(normalized)) << i;
     }
-    EXPECT_NEAR(static_cast<double>(result.grad_x[i]), static_cast<double>(g.values()[i]) / m.std, 1e-4) << i;
+    EXPECT_NEAR(static_cast<double>(result.grad_x[i]), static_cast<double>(g_.values()[i]) / m.std, 1e-4)
+        << i;
   }
 }
 
 TEST_P(Normalization, IsUndoneByRestoreAfterGamma) {
-  const Shape shape{4, 6, 3, 2};
-  const auto quantizer = weight_halves(shape, {{"adaptive", "var-mean"},
-                                               {"restore", "true"},
-                                               {"gamma", "true"},
-                                               {"groups", GetParam().groups},
-                                               {"norm_groups", GetParam().norm_groups}});
-  const Tensor gamma = parameter(*quantizer, "gamma");
+  const auto restoring = quantizer({{"adaptive", "var-mean"}, {"restore", "true"}, {"gamma", "true"}});
+  const Tensor gamma = parameter(*restoring, "gamma");
   const Values gammas = normal_values(gamma.numel(), 3);
   gamma.copy_from(Tensor::from_values(gamma.shape(), gammas));
-  const Tensor x = normal(shape, 1, 0.2, 0.1);
-  const Tensor g = normal(shape, 2);
-  const Result result = run(*quantizer, x, g);
-  const Values before = x.values();
-  const auto of_run = moments(before, GetParam().runs);
-  const std::size_t size = before.size() / GetParam().runs;
-  const std::size_t gamma_size = before.size() / gammas.size();
+  const Result result = run(*restoring, x_, g_);
+  const std::size_t gamma_size = before_.size() / gammas.size();
   std::vector<double> grad_gamma(gammas.size());
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    const Moments& m = of_run[i / size];
+  for (std::size_t i = 0; i < before_.size(); ++i) {
+    const Moments& m = moments_around(i);
     const auto gain = static_cast<double>(gammas[i / gamma_size]);
-    const auto q = static_cast<double>(halves((static_cast<double>(before[i]) - m.mean) / m.std));
+    const auto q = static_cast<double>(halves((static_cast<double>(before_[i]) - m.mean) / m.std));
     EXPECT_NEAR(static_cast<double>(result.y[i]), m.std * gain * q + m.mean, 1e-5) << i;
-    EXPECT_NEAR(static_cast<double>(result.grad_x[i]), static_cast<double>(g.values()[i]) * gain, 1e-5) << i;
-    grad_gamma[i / gamma_size] += static_cast<double>(g.values()[i]) * m.std * q;
+    EXPECT_NEAR(static_cast<double>(result.grad_x[i]), static_cast<double>(g_.values()[i]) * gain, 1e-5) << i;
+    grad_gamma[i / gamma_size] += static_cast<double>(g_.values()[i]) * m.std * q;
   }
   expect_near(gamma.grad().values(), Values(grad_gamma.begin(), grad_gamma.end()), 1e-4F, "gamma");
 }
